@@ -1,0 +1,68 @@
+/* User-space links over TUN: two network namespaces, near (phones) and far (server), and a shuttle process
+ * that carries packets between them through lib/netem's link model, one radio per inner address.
+ *
+ * Addresses: phones 198.18.0.0/16 (every address is bindable in near), far side 198.19.0.1/32, control
+ * 198.19.255.254. Namespaces are anonymous (held by file descriptors and processes only), so nothing is left
+ * behind however the tool dies; children get SIGKILL when the parent dies. Needs root (ERR_PERM) and
+ * /dev/net/tun (ERR_UNAVAILABLE).
+ *
+ * In-band control: a UDP datagram to NETEM_CONTROL port NETEM_CONTROL_PORT from a phone's address is taken by
+ * the shuttle in order with that radio's data: struct netem_control. */
+#ifndef NETEM_TUN_TUN_H
+#define NETEM_TUN_TUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "netem/profile.h"
+#include "util/err.h"
+
+#define NETEM_NEAR_NET     0xC6120000u /* 198.18.0.0/16 */
+#define NETEM_FAR_ADDR     0xC6130001u /* 198.19.0.1 */
+#define NETEM_CONTROL_ADDR 0xC613FFFEu /* 198.19.255.254 */
+#define NETEM_CONTROL_PORT 9
+
+enum netem_control_op {
+    NETEM_DETACH = 1, /* this address is gone: everything to and from it is dropped (reason DETACHED) */
+    NETEM_ATTACH = 2, /* it is back, with an empty queue and no NAT mappings */
+};
+struct netem_control {
+    char magic[4]; /* "nctl" */
+    uint8_t op, zero[3];
+};
+
+/* A range of inner addresses that share a profile (each address still has its own radio). */
+struct tun_group {
+    char name[32];
+    struct netem_profile profile;
+    uint32_t first, count; /* host order addresses within NETEM_NEAR_NET */
+};
+
+struct tun_config {
+    const struct tun_group *groups;
+    uint32_t groups_n;
+    uint64_t seed;
+    const char *trace_dir; /* NULL: none */
+};
+
+struct tun_world;
+
+/* Makes namespaces and starts the shuttle. */
+int tun_world_start(struct tun_world **out, const struct tun_config *c, struct err_ctx *ctx);
+/* fork + enter the namespace + exec; stdin /dev/null unless inherit_stdin, stdout/stderr to the given fds (or
+ * -1: inherit). The child gets PR_SET_PDEATHSIG SIGKILL. Environment gains CHAT_NETEM_LOCAL and
+ * CHAT_NETEM_PEER. */
+int tun_world_spawn(struct tun_world *w, bool near, char *const argv[], int out_fd, int err_fd,
+                    bool inherit_stdin, pid_t *pid, struct err_ctx *ctx);
+/* Live fault: everything of group `name` ("*": all) is dropped from now for `ns` (reason BLACKOUT). */
+int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx);
+
+struct tun_stats {
+    uint64_t packets_up, packets_down, bytes_up, bytes_down, dropped[64]; /* by enum reason */
+};
+int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *out);
+/* Ends the shuttle and drops the namespaces. Processes spawned there are the caller's to reap. */
+void tun_world_stop(struct tun_world *w);
+
+#endif

@@ -1,0 +1,96 @@
+/* Scenario files (design.md section 8): parsed, checked, a variant applied, every unknown key refused with
+ * its path. World-neutral data; lib/run and lib/sim act on it, cmd/chat-loadgen turns its populations into
+ * phones.
+ *
+ * A variant is a set of "dotted.path": value overrides; elements of load and faults are addressed by their
+ * name
+ * ("load.mobile.client"); null removes ("faults.kill-1": null). */
+#ifndef SCENARIO_SCENARIO_H
+#define SCENARIO_SCENARIO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "util/err.h"
+
+#define SCENARIO_POPULATIONS_MAX 16
+#define SCENARIO_LINKS_MAX       16
+#define SCENARIO_FAULTS_MAX      64
+#define SCENARIO_EXPECT_MAX      64
+#define SCENARIO_VARIANTS_MAX    32
+#define SCENARIO_NAME            48
+
+struct scenario_link {
+    char name[SCENARIO_NAME];
+    char profile[256]; /* name, file or inline description */
+    char net[16];      /* what hello says: wifi, lte, ...; default: derived from the profile */
+};
+
+/* How people and phones behave; all durations are means of exponential distributions in ns, 0: never. */
+struct scenario_habits {
+    uint64_t background_every, background_for; /* app leaves the foreground; nothing is read meanwhile */
+    uint64_t kill_after;                       /* fixed: a suspended app's socket is killed after this long */
+    uint64_t network_change_every; /* new source address; the old socket is left behind silently */
+    uint64_t network_change_gap;   /* fixed: time without any network in between */
+    uint64_t resend_after;         /* fixed: a person presses "send again" when no tick came */
+    uint32_t resend_share_ppm;     /* so many do */
+    uint32_t storage_loss_ppm;     /* of returns to the foreground: the phone lost what it had surfaced */
+};
+
+struct scenario_population {
+    char name[SCENARIO_NAME];
+    char link[SCENARIO_NAME]; /* "" : plain, no link */
+    uint32_t clients;
+    char client[64];             /* "reliable", "legacy", "legacy+retry+ack+resync" (any subset) */
+    uint64_t rate_per_1000s;     /* messages of the whole population per 1000 s, open loop (Poisson) */
+    uint32_t chat_size;          /* members per chat, default 6; chats stay within the population */
+    uint32_t chats_per_client;   /* default 1 */
+    uint32_t body_min, body_max; /* bytes, default 20..200 */
+    char texts[256];             /* file of texts, one a line; "": built-in seeded generator */
+    uint32_t retries;            /* "not sent yet" is shown after so many, default 3 */
+    uint64_t resync_window;      /* sync {since} on coming to the foreground; default 30m */
+    struct scenario_habits habits;
+};
+
+enum fault_do { FAULT_KILL_SOCKET, FAULT_KILL_SERVER, FAULT_BLACKOUT, FAULT_NETWORK_CHANGE };
+
+struct scenario_fault {
+    char name[SCENARIO_NAME]; /* default "fault-<index>" */
+    uint64_t at;              /* ns after the load began */
+    enum fault_do what;
+    char target[SCENARIO_NAME]; /* population (kill-socket, network-change), link (blackout), "server" */
+    uint32_t share_ppm;         /* of the target's clients; default all */
+    bool mid_frame;             /* kill-socket: "when": "mid-frame" */
+    int signal;                 /* kill-server: "KILL", "TERM", "STOP"... */
+    uint64_t restart;           /* kill-server: start again after; 0: stays down */
+    uint64_t duration;          /* blackout */
+};
+
+struct scenario {
+    char path[512], name[SCENARIO_NAME], why[512], variant[SCENARIO_NAME];
+    int incident;
+    uint64_t seed, duration, drain; /* drain: longest wait after the load, default 60s */
+    char server_delivery[64];       /* "reliable", "legacy", "legacy+retry+durable+ack+resync" (any subset) */
+    char server_args[512];          /* further flags for chatd-server: "server.args" */
+    struct scenario_link links[SCENARIO_LINKS_MAX];
+    struct scenario_population load[SCENARIO_POPULATIONS_MAX];
+    struct scenario_fault faults[SCENARIO_FAULTS_MAX];
+    char *expect[SCENARIO_EXPECT_MAX];
+    struct {
+        char name[SCENARIO_NAME];
+        char why[256];
+    } variants[SCENARIO_VARIANTS_MAX];
+    uint32_t links_n, load_n, faults_n, expect_n, variants_n;
+};
+
+/* Read, apply `variant` (NULL: the file as it stands), check. ERR_NOTFOUND for an unknown variant. */
+int scenario_load(struct scenario *s, const char *path, const char *variant, struct err_ctx *ctx);
+void scenario_release(struct scenario *s);
+const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);
+/* Population i owns the inner addresses first .. first+count-1 (host order, within 198.18.0.0/16): phone k of
+ * it starts at first + k * stride and moves within its stride on network changes. The one rule that link and
+ * load share. */
+#define SCENARIO_ADDRESS_STRIDE 16
+void scenario_addresses(const struct scenario *s, uint32_t population, uint32_t *first, uint32_t *count);
+
+#endif

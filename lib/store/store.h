@@ -1,0 +1,153 @@
+/* What a node needs kept: chat logs, dedup rows, cursors, memberships, epochs. Row logic over kv.h (design.md
+ * section 4 has the row layout); all calls are synchronous and made by the store's two threads (one commits,
+ * one reads), never by an event loop.
+ *
+ * Durability: when store_commit returns 0, every entry has survived a power cut. ERR_FULL: nothing of it was
+ * written. ERR_IO: outcome unknown (a failed fsync); the process must exit and reopen.
+ *
+ * Must not know: sessions, wire protocol, threads. */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/kv.h"
+#include "util/err.h"
+#include "util/id.h"
+
+#define STORE_BATCH_MAX   2000u      /* entries in one commit */
+#define STORE_BATCH_BYTES (4u << 20) /* and their bodies */
+#define STORE_DEDUP_DAYS  30u
+
+/* What an entry does to its chat. Kinds below KIND_SYSTEM_COUNT are the server's; user kinds are text in
+ * `kind`. */
+enum entry_op {
+    ENTRY_MESSAGE,
+    ENTRY_CREATE,
+    ENTRY_JOIN,
+    ENTRY_LEAVE,
+    ENTRY_INVITE,
+    ENTRY_REMOVE,
+    ENTRY_DELETE
+};
+
+/* One entry of a chat's log. `kind` is "text" and the like for ENTRY_MESSAGE, else "create", "join", ...
+ * Bodies of membership entries are JSON: {"users":["7","8"]} for create, {"user":"8"} for the others. */
+struct entry {
+    uint64_t chat, epoch, seq, sender, ts_us;
+    struct id id;
+    uint64_t key_id; /* 0: not encrypted */
+    uint8_t op;
+    uint8_t kind_len;
+    uint32_t body_len;
+    const char *kind; /* not NUL-terminated */
+    const char *body;
+    uint8_t tag[16];
+    uint8_t content[16]; /* hash of kind and body, for dedup (entry_content_hash) */
+};
+
+struct dedup {
+    uint64_t chat, epoch, seq, ts_us;
+    uint8_t content[16];
+    uint8_t tag[16];
+};
+
+struct cursor {
+    uint64_t chat, user;
+    uint32_t device;
+    uint64_t epoch, delivered, read; /* seqs, cumulative */
+};
+
+/* Membership is a list of [from, to) ranges of seq; to = UINT64_MAX while it lasts. */
+struct member_row {
+    uint64_t chat, user, from, to;
+    uint8_t role; /* 0 member, 1 admin, 2 invited (not yet a member) */
+};
+
+struct chat_head {
+    uint64_t chat, epoch, seq; /* seq 0: nothing yet */
+};
+
+/* Epoch lineage, oldest first; the last is the current one. `ended_at`: the commit index it ended with. */
+struct lineage_entry {
+    uint64_t epoch, started_us, ended_commit;
+};
+
+struct store_batch {
+    struct entry *entries;
+    size_t entries_n;
+    struct member_row *members; /* rows to upsert with these entries */
+    size_t members_n;
+    struct cursor *cursors; /* merged by maximum, not synced for their own sake */
+    size_t cursors_n;
+};
+
+struct store;
+
+struct store_config {
+    const char *url;         /* "rocksdb:DIR" or "mem:" */
+    const char *keys_dir;    /* where `mark` lives; NULL for mem: */
+    uint64_t now_us, random; /* for a new epoch's name (63 bits, never 0) */
+    uint64_t reserve_bytes;  /* 0: default */
+    bool restored;           /* opened by `restore`: always a new epoch */
+};
+
+/* Opens, takes the lock on the folder (ERR_BUSY with the holder's pid when another server has it), checks
+ * KEYS/mark: a store that is behind its mark is a copy and starts a new epoch. The sentence names file and
+ * remedy. */
+int store_open(struct store **out, const struct store_config *c, struct err_ctx *ctx);
+/* Writes the mark and closes. */
+int store_close(struct store *s, struct err_ctx *ctx);
+
+uint64_t store_epoch(const struct store *s);
+bool store_epoch_is_new(const struct store *s); /* this open began a new epoch over old data */
+size_t store_lineage(const struct store *s, const struct lineage_entry **list);
+uint64_t store_commit_index(const struct store *s);
+uint64_t store_disk_bytes(const struct store *s);
+
+/* Everything a node keeps in memory, in one pass at start. Heads: the last entry of each chat; in a new epoch
+ * the caller applies store_first_seq. Any callback may be NULL. */
+struct store_load {
+    void (*head)(void *arg, const struct chat_head *h);
+    void (*member)(void *arg, const struct member_row *m);
+    void *arg;
+};
+int store_load(struct store *s, const struct store_load *l, struct err_ctx *ctx);
+/* The first seq of a new epoch after `head` (0 stays 0+1): (head | 2^32-1) + 1. */
+uint64_t store_first_seq(uint64_t head);
+
+/* Commit thread only. Rows: msg, dedup, log per entry, member and userchat rows, cursors; one atomic batch,
+ * then fsync if it has entries (a batch of cursors only is written without). Entries need seq, epoch, tag and
+ * content set. */
+int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *ctx);
+/* fsync the store, then KEYS/mark; called each second by the commit thread when commits happened. */
+int store_mark(struct store *s, struct err_ctx *ctx);
+/* Room to write again? 0 or ERR_FULL. Cheap (statvfs). */
+int store_has_room(struct store *s);
+
+/* Reads; any thread. */
+int store_dedup(struct store *s, uint64_t sender, const struct id *id, struct dedup *out,
+                struct err_ctx *ctx); /* ERR_NOTFOUND */
+int store_cursor(struct store *s, uint64_t chat, uint64_t user, uint32_t device, struct cursor *out,
+                 struct err_ctx *ctx);
+/* Entries with seq > after and seq <= upto, rising, until limit entries or max_bytes of bodies; fn returning
+ * false stops. Pointers in the entry are good during the call only. */
+typedef bool store_entry_fn(void *arg, const struct entry *e);
+int store_read(struct store *s, uint64_t chat, uint64_t after, uint64_t upto, uint32_t limit,
+               size_t max_bytes, store_entry_fn *fn, void *arg, struct err_ctx *ctx);
+/* The smallest seq whose ts_us >= since (server time is not decreasing in a chat), or head + 1. */
+int store_seq_since(struct store *s, uint64_t chat, uint64_t since_us, uint64_t *seq, struct err_ctx *ctx);
+/* All entries in commit order (audit, reconcile). */
+int store_scan(struct store *s, store_entry_fn *fn, void *arg, struct err_ctx *ctx);
+/* Delete dedup rows older than the window, at most `limit`; returns the count or an error. Commit thread
+ * only. */
+long store_dedup_sweep(struct store *s, uint64_t now_us, uint32_t limit, struct err_ctx *ctx);
+/* A checkpoint in `dir` (must not exist). */
+int store_backup(struct store *s, const char *dir, struct err_ctx *ctx);
+
+void entry_content_hash(uint8_t out[16], const char *kind, size_t kind_len, const char *body,
+                        size_t body_len);
+
+#endif
