@@ -13,19 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/frame.h"
 #include "trace/trace.h"
 #include "util/buf.h"
 #include "util/err.h"
-
-/* An encoded message, shared by all its recipients on one thread. */
-struct shared_frame {
-    uint32_t refs;
-    uint32_t len;
-    char data[];
-};
-struct shared_frame *shared_frame_new(const char *p, size_t n); /* refs = 1; NULL: no memory */
-void shared_frame_ref(struct shared_frame *f);
-void shared_frame_unref(struct shared_frame *f);
 
 struct ws_server;
 struct ws_conn;
