@@ -1,16 +1,28 @@
 /* Options of a tool from one table (cmd/<tool>/options.def): parser, --help, man page, shell completion,
  * config file and environment all come from it, so that they cannot disagree.
  *
- * A tool declares `static const struct opt_command commands[]` and `static const struct opt options[]`
- * (filled by including its options.def) and calls opt_parse. Precedence: flag > environment > config file >
- * default. Common options (--help --version --json --seed -q -v --color) are added by opt itself. Unknown
- * options, values that do not parse and missing arguments are ERR_USAGE with a sentence; --help, --version,
- * --man and
- * --completion are answered by opt_parse itself (into *answer). */
+ * A tool's options.def is a list of rows
+ *     OPT(name, letter, TYPE, arg, default, help, only, config, reload)
+ * e.g. OPT("listen", 'l', STRING, "ADDR:PORT", "127.0.0.1:8080", "where to accept clients", "serve", true,
+ * false) and its main.c makes the table of it in three lines (OPT is defined below): static const struct opt
+ * options[] = { #include "cmd/chatd-server/options.def" OPT_END}; Then main calls opt_parse; on an error it
+ * prints ctx.text on stderr and exits with err_exit_status(rc), and when `answer` holds text it prints that
+ * on stdout and exits 0.
+ *
+ * Precedence: flag > environment > config file > default. Common options (--help --version --json --seed -q
+ * -v
+ * --color --man --completion) are added by opt itself. Unknown options, values that do not parse and missing
+ * arguments are ERR_USAGE with a sentence (unknown names with the nearest known one); --help, --version,
+ * --man and --completion are answered by opt_parse itself (into *answer).
+ *
+ * A placeholder of lower-case words ("reliable|legacy") is a list of choices: other values are refused.
+ * Two rows may share a name when their commands differ and both or neither take a value. A list's environment
+ * variable is comma-separated; in the file it is an array. An empty environment variable counts as unset. */
 #ifndef UTIL_OPT_H
 #define UTIL_OPT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "util/buf.h"
@@ -39,11 +51,18 @@ struct opt {
     bool reload;      /* may change on SIGHUP */
 };
 
+#define OPT(name, letter, TYPE, arg, def, help, only, config, reload)                                        \
+    {name, letter, OPT_##TYPE, arg, def, help, only, config, reload},
+#define OPT_END                                                                                              \
+    {                                                                                                        \
+        0                                                                                                    \
+    }
+
 struct opt_command {
     const char *name;     /* NULL: the tool has no commands */
     const char *operands; /* "FILE..." */
     const char *help;
-    int min, max; /* number of operands; max < 0: any number */
+    int min, max; /* number of operands (those after "--" of a "-- CMD" not counted); max < 0: any number */
 };
 
 struct opt_tool {
@@ -53,18 +72,19 @@ struct opt_tool {
     bool default_first;        /* "chatd-server" alone means its first command */
     const struct opt *options; /* ends with .name = NULL */
     const char *env_prefix;    /* "CHATD_": --fsync-max is CHATD_FSYNC_MAX; NULL: no environment */
-    const char *examples;      /* text for help and man page */
+    const char *examples;      /* lines for help and man page, printed as they are; lines <= 78 characters */
 };
 
-struct opt_set; /* the parsed result; opaque */
+struct opt_set; /* the parsed result; opaque. Keeps pointers to the tool and to argv. */
 
 /* Parse argv. On 0 *set is the result (free with opt_free), unless *answer holds text to print and then exit
- * 0.
+ * 0 (*set is NULL then, as it is on an error).
  * "--" ends options; for a command whose operands contain "-- CMD", everything after "--" is opt_rest().
- * `config_option` (may be NULL) names the option whose value is a JSON config file. */
+ * `config_option` (may be NULL) names the option whose value is a JSON config file; its environment variable
+ * counts always. A fault in that file is ERR_INVALID, ERR_NOTFOUND or ERR_IO with file, line or key. */
 int opt_parse(struct opt_set **set, const struct opt_tool *tool, int argc, char **argv,
               const char *config_option, struct buf *answer, struct err_ctx *ctx);
-void opt_free(struct opt_set *s);
+void opt_free(struct opt_set *s); /* NULL is fine */
 
 const char *opt_command(const struct opt_set *s); /* "" when the tool has none */
 int opt_operands(const struct opt_set *s);
@@ -83,13 +103,13 @@ const char *opt_source(const struct opt_set *s,
 /* The effective configuration as the JSON object that --config reads (only .config options). */
 void opt_print_config(const struct opt_set *s, struct buf *out);
 /* Read the config file again; *fresh is a new set in which only .reload options may differ from `s`; others
- * that differ are listed in `ignored`. */
+ * that differ are listed in `ignored` ("threads, data"; NULL: not wanted). On an error *fresh is NULL. */
 int opt_reload(struct opt_set **fresh, const struct opt_set *s, struct buf *ignored, struct err_ctx *ctx);
 
 /* Common options, already interpreted. */
 bool opt_json(const struct opt_set *s);
 int opt_verbosity(const struct opt_set *s); /* -1 quiet, 0, 1, 2 */
 bool opt_color(const struct opt_set *s, int fd);
-uint64_t opt_seed(const struct opt_set *s); /* drawn from the kernel when not given; print it */
+uint64_t opt_seed(const struct opt_set *s); /* drawn from the kernel when not given (< 2^53); print it */
 
 #endif
