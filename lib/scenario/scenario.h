@@ -3,8 +3,10 @@
  * phones.
  *
  * A variant is a set of "dotted.path": value overrides; elements of load and faults are addressed by their
- * name
- * ("load.mobile.client"); null removes ("faults.kill-1": null). */
+ * name, or all at once by a star ("load.mobile.client", "load.*.client"); null removes ("faults.kill-1":
+ * null). Each variant of a file is checked when the file is read, whichever is asked for.
+ *
+ * Relative paths of files (profile, texts) are relative to the scenario file. */
 #ifndef SCENARIO_SCENARIO_H
 #define SCENARIO_SCENARIO_H
 
@@ -61,8 +63,8 @@ struct scenario_fault {
     char target[SCENARIO_NAME]; /* population (kill-socket, network-change), link (blackout), "server" */
     uint32_t share_ppm;         /* of the target's clients; default all */
     bool mid_frame;             /* kill-socket: "when": "mid-frame" */
-    int signal;                 /* kill-server: "KILL", "TERM", "STOP"... */
-    uint64_t restart;           /* kill-server: start again after; 0: stays down */
+    int signal;                 /* kill-server: "KILL" (default), "TERM", "STOP"... */
+    uint64_t restart;           /* kill-server: start again (STOP: continue) after; 0: stays down */
     uint64_t duration;          /* blackout */
 };
 
@@ -70,6 +72,7 @@ struct scenario {
     char path[512], name[SCENARIO_NAME], why[512], variant[SCENARIO_NAME];
     int incident;
     uint64_t seed, duration, drain; /* drain: longest wait after the load, default 60s */
+    uint64_t send_lag_max;          /* the generator may lag so far (p99) before a result is unknown; 250ms */
     char server_delivery[64];       /* "reliable", "legacy", "legacy+retry+durable+ack+resync" (any subset) */
     char server_args[512];          /* further flags for chatd-server: "server.args" */
     struct scenario_link links[SCENARIO_LINKS_MAX];
@@ -87,9 +90,11 @@ struct scenario {
 int scenario_load(struct scenario *s, const char *path, const char *variant, struct err_ctx *ctx);
 void scenario_release(struct scenario *s);
 const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);
+const struct scenario_population *scenario_find_load(const struct scenario *s, const char *name);
+const char *fault_name(enum fault_do what); /* "kill-socket" */
 /* Population i owns the inner addresses first .. first+count-1 (host order, within 198.18.0.0/16): phone k of
  * it starts at first + k * stride and moves within its stride on network changes. The one rule that link and
- * load share. */
+ * load share. A population without a link owns none (count 0). */
 #define SCENARIO_ADDRESS_STRIDE 16
 void scenario_addresses(const struct scenario *s, uint32_t population, uint32_t *first, uint32_t *count);
 

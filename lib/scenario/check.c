@@ -1,0 +1,237 @@
+#include "scenario/scenario_impl.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "scenario/judge.h"
+
+#define ADDRESSES_MAX (65536u - 512u)
+
+static const char *const nets[] = {
+#define NET(name, text) text,
+#include "trace/nets.def"
+#undef NET
+};
+#define NETS (sizeof nets / sizeof *nets)
+
+static bool name_ok(const char *s)
+{
+    return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == strlen(s);
+}
+
+/* "reliable", or "legacy" with any of the fixes. */
+static int check_mode(struct place *at, const char *mode, const char *const *fixes)
+{
+    if (strcmp(mode, "reliable") == 0 || strcmp(mode, "legacy") == 0)
+        return 0;
+    if (strncmp(mode, "legacy+", 7) != 0)
+        return scenario_error(at, ERR_INVALID, "'%s' is neither reliable nor legacy[+fix...]", mode);
+    char copy[64], *save = NULL;
+    snprintf(copy, sizeof copy, "%s", mode + 7);
+    for (char *fix = strtok_r(copy, "+", &save); fix; fix = strtok_r(NULL, "+", &save)) {
+        size_t i = 0;
+        while (fixes[i] && strcmp(fixes[i], fix) != 0)
+            i++;
+        if (!fixes[i])
+            return scenario_error(at, ERR_INVALID, "there is no fix named '%s'", fix);
+    }
+    return 0;
+}
+
+/* The network that a link's name or profile speaks of. */
+static const char *guess_net(const struct scenario_link *l)
+{
+    static const struct {
+        const char *word, *net;
+    } words[] = {{"wifi", "wifi"},
+                 {"lte", "lte"},
+                 {"4g", "lte"},
+                 {"5g", "5g"},
+                 {"3g", "3g"},
+                 {"umts", "3g"},
+                 {"hspa", "3g"},
+                 {"2g", "2g"},
+                 {"edge", "2g"},
+                 {"gprs", "2g"},
+                 {"ether", "ethernet"},
+                 {"lan", "ethernet"},
+                 {"satellite", "satellite"}};
+    const char *texts[] = {l->profile, l->name};
+    for (size_t t = 0; t < 2; t++) {
+        if (strchr(texts[t], '='))
+            continue; /* an inline description names no network */
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            if (strcasestr(texts[t], words[i].word))
+                return words[i].net;
+        }
+    }
+    return "unknown";
+}
+
+/* A relative file stands beside the scenario. */
+static void beside(const char *scenario, char *file, size_t size)
+{
+    const char *slash = strrchr(scenario, '/');
+    char full[1024];
+    if (!slash || file[0] == '/')
+        return;
+    int n = snprintf(full, sizeof full, "%.*s/%s", (int)(slash - scenario), scenario, file);
+    if (n > 0 && (size_t)n < size && access(full, R_OK) == 0)
+        memcpy(file, full, (size_t)n + 1);
+}
+
+static int check_links(struct place *at, struct scenario *s)
+{
+    for (uint32_t i = 0; i < s->links_n; i++) {
+        struct scenario_link *l = &s->links[i];
+        size_t mark = scenario_enter(at, "links");
+        scenario_enter(at, l->name);
+        if (!name_ok(l->name))
+            return scenario_error(at, ERR_INVALID, "the name must be letters, digits, - and _");
+        if (!l->net[0])
+            snprintf(l->net, sizeof l->net, "%s", guess_net(l));
+        bool known = false;
+        for (size_t n = 0; n < NETS; n++)
+            known |= strcmp(nets[n], l->net) == 0;
+        if (!known) {
+            const char *near = scenario_nearest(l->net, nets, NETS);
+            scenario_enter(at, "net");
+            return scenario_error(at, ERR_INVALID, "'%s' is no network%s%s%s", l->net,
+                                  near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        }
+        if (strchr(l->profile, '/') && !strchr(l->profile, '='))
+            beside(s->path, l->profile, sizeof l->profile);
+        scenario_leave(at, mark);
+    }
+    return 0;
+}
+
+static int check_population(struct place *at, struct scenario *s, uint32_t i)
+{
+    static const char *const fixes[] = {"retry", "ack", "resync", NULL};
+    struct scenario_population *p = &s->load[i];
+    if (!name_ok(p->name))
+        return scenario_error(at, ERR_INVALID, "name: must be letters, digits, - and _");
+    if (scenario_find_load(s, p->name) != p)
+        return scenario_error(at, ERR_INVALID, "name: '%s' is used twice", p->name);
+    if (p->link[0] && !scenario_find_link(s, p->link))
+        return scenario_error(at, ERR_INVALID, "link: there is no link named '%s'", p->link);
+    if (!p->clients)
+        return scenario_error(at, ERR_RANGE, "clients: must be at least 1");
+    if (p->chat_size < 2 || p->chat_size > 1024)
+        return scenario_error(at, ERR_RANGE, "chat_size: must lie in 2..1024");
+    if (p->clients < 2)
+        return scenario_error(at, ERR_RANGE, "clients: a chat needs 2");
+    if (!p->chats_per_client || p->chats_per_client > 1000)
+        return scenario_error(at, ERR_RANGE, "chats_per_client: must lie in 1..1000");
+    const struct scenario_habits *h = &p->habits;
+    if (h->background_every && !h->background_for)
+        return scenario_error(at, ERR_INVALID, "habits: background_every needs background_for");
+    if (h->resend_share_ppm && !h->resend_after)
+        return scenario_error(at, ERR_INVALID, "habits: resend_share needs resend_after");
+    if (p->texts[0])
+        beside(s->path, p->texts, sizeof p->texts);
+    scenario_enter(at, "client");
+    return check_mode(at, p->client, fixes);
+}
+
+static int check_load(struct place *at, struct scenario *s)
+{
+    uint64_t addresses = 0;
+    if (!s->load_n)
+        return scenario_error(at, ERR_INVALID, "load: needs at least one population");
+    for (uint32_t i = 0; i < s->load_n; i++) {
+        size_t mark = scenario_enter(at, "load");
+        scenario_enter_index(at, i);
+        int rc = check_population(at, s, i);
+        if (rc)
+            return rc;
+        scenario_leave(at, mark);
+        if (s->load[i].link[0])
+            addresses += (uint64_t)s->load[i].clients * SCENARIO_ADDRESS_STRIDE;
+    }
+    if (addresses > ADDRESSES_MAX)
+        return scenario_error(at, ERR_LIMIT, "load: at most %u clients fit on links together",
+                              ADDRESSES_MAX / SCENARIO_ADDRESS_STRIDE);
+    return 0;
+}
+
+static int check_fault(struct place *at, const struct scenario *s, struct scenario_fault *f)
+{
+    if (f->at >= s->duration)
+        return scenario_error(at, ERR_RANGE, "at: lies after the load's end");
+    for (const struct scenario_fault *other = s->faults; other < f; other++) {
+        if (strcmp(other->name, f->name) == 0)
+            return scenario_error(at, ERR_INVALID, "name: '%s' is used twice", f->name);
+    }
+    scenario_enter(at, "target");
+    switch (f->what) {
+    case FAULT_KILL_SOCKET:
+    case FAULT_NETWORK_CHANGE: {
+        const struct scenario_population *p = scenario_find_load(s, f->target);
+        if (!p)
+            return scenario_error(at, ERR_INVALID, "there is no population named '%s'", f->target);
+        if (f->what == FAULT_NETWORK_CHANGE && !p->link[0])
+            return scenario_error(at, ERR_INVALID, "'%s' has no link to change", f->target);
+        return 0;
+    }
+    case FAULT_BLACKOUT:
+        if (strcmp(f->target, "*") != 0 && !scenario_find_link(s, f->target))
+            return scenario_error(at, ERR_INVALID, "there is no link named '%s'", f->target);
+        return 0;
+    case FAULT_KILL_SERVER:
+        if (!f->target[0])
+            memcpy(f->target, "server", sizeof "server");
+        if (strcmp(f->target, "server") != 0)
+            return scenario_error(at, ERR_INVALID, "must be \"server\"");
+    }
+    return 0;
+}
+
+static int check_faults(struct place *at, struct scenario *s)
+{
+    for (uint32_t i = 0; i < s->faults_n; i++) {
+        size_t mark = scenario_enter(at, "faults");
+        scenario_enter_index(at, i);
+        int rc = check_fault(at, s, &s->faults[i]);
+        if (rc)
+            return rc;
+        scenario_leave(at, mark);
+    }
+    return 0;
+}
+
+static int check_expect(struct place *at, const struct scenario *s)
+{
+    for (uint32_t i = 0; i < s->expect_n; i++) {
+        struct expectation e;
+        struct err_ctx ctx = {0};
+        int rc = judge_parse(&e, s->expect[i], s, &ctx);
+        if (rc) {
+            scenario_enter(at, "expect");
+            scenario_enter_index(at, i);
+            return scenario_error(at, rc, "%s", ctx.text);
+        }
+    }
+    return 0;
+}
+
+int scenario_check(struct place *at, struct scenario *s)
+{
+    static const char *const fixes[] = {"retry", "durable", "ack", "resync", NULL};
+    if (!name_ok(s->name))
+        return scenario_error(at, ERR_INVALID, "name: must be letters, digits, - and _");
+    if (!s->duration)
+        return scenario_error(at, ERR_RANGE, "duration: must be more than 0");
+    int rc = check_links(at, s);
+    rc = rc ? rc : check_load(at, s);
+    rc = rc ? rc : check_faults(at, s);
+    if (rc)
+        return rc;
+    size_t mark = scenario_enter(at, "server.delivery");
+    rc = check_mode(at, s->server_delivery, fixes);
+    if (rc)
+        return rc;
+    scenario_leave(at, mark);
+    return check_expect(at, s);
+}
