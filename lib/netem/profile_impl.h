@@ -1,0 +1,46 @@
+/* Inside the room: the words of a description, and where each value came from. */
+#ifndef NETEM_PROFILE_IMPL_H
+#define NETEM_PROFILE_IMPL_H
+
+#include <stddef.h>
+
+#include "netem/profile.h"
+
+enum netem_type { TYPE_RATE, TYPE_TIME, TYPE_SHARE, TYPE_SIZE, TYPE_BURST, TYPE_SPAN };
+
+enum {
+#define KEY(word, type, field, help) KEY_##word,
+#define ONE(word, type, field, help) KEY_##word,
+#include "netem/keys.def"
+#undef KEY
+#undef ONE
+    KEY_COUNT
+};
+
+struct netem_key {
+    const char *word, *help;
+    enum netem_type type;
+    bool each_way;
+    size_t offset; /* into netem_direction or netem_profile */
+};
+extern const struct netem_key netem_keys[KEY_COUNT];
+
+/* Static strings, or NULL for a default; whole-radio values use [0]. */
+struct netem_sources {
+    const char *of[2][KEY_COUNT];
+};
+
+/* Where key `k` of direction `dir` lies in `p`. */
+void *netem_key_field(const struct netem_profile *p, unsigned k, unsigned dir);
+/* One word of a description, with or without "up." or "down.". */
+int netem_set(struct netem_profile *p, struct netem_sources *from, const char *source, const char *word,
+              const char *value, struct err_ctx *ctx);
+/* The values of a named profile. ERR_NOTFOUND. */
+int netem_named(struct netem_profile *p, struct netem_sources *from, const char *name, struct err_ctx *ctx);
+/* The values of a JSON file. */
+int netem_file(struct netem_profile *p, struct netem_sources *from, const char *path, struct err_ctx *ctx);
+/* A whole description; `from` may be NULL. */
+int netem_describe(struct netem_profile *p, struct netem_sources *from, const char *description,
+                   struct err_ctx *ctx);
+
+#endif
