@@ -1,0 +1,696 @@
+#include "core/accept.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct key {
+    uint64_t sender;
+    struct id id;
+};
+
+int accept_init(struct accept *a, struct io *io, struct registry *r, struct counters *c, const struct keys *k,
+                const struct accept_ops *ops, void *arg, uint64_t epoch, bool log, bool dedup)
+{
+    *a = (struct accept){.io = io,
+                         .registry = r,
+                         .counters = c,
+                         .keys = k,
+                         .ops = ops,
+                         .arg = arg,
+                         .epoch = epoch,
+                         .log = log,
+                         .dedup = dedup,
+                         .dedup_window_ms = STORE_DEDUP_DAYS * 86400000ull};
+    map_init(&a->known, sizeof(struct key), 8, ACCEPT_KNOWN_MAX + ACCEPT_PENDING_MAX + 1, rng_u64(&io->rng));
+    return 0;
+}
+
+static void pending_free(struct pending *p)
+{
+    while (p->waiters) {
+        struct waiter *next = p->waiters->next;
+        free(p->waiters);
+        p->waiters = next;
+    }
+    free(p->users);
+    free(p);
+}
+
+static void batch_free(struct commit_job *job)
+{
+    if (!job)
+        return;
+    free(job->batch.entries);
+    free(job->batch.members);
+    free(job->batch.cursors);
+    free(job);
+}
+
+static void list_free(struct pending *p)
+{
+    while (p) {
+        struct pending *next = p->next;
+        pending_free(p);
+        p = next;
+    }
+}
+
+void accept_release(struct accept *a)
+{
+    size_t at = 0;
+    void *v;
+    while (map_next(&a->known, &at, NULL, &v)) {
+        struct known *k = *(struct known **)v;
+        if (k->state == KNOWN_READING)
+            pending_free(k->pending);
+        free(k);
+    }
+    map_release(&a->known);
+    list_free(a->queue_first);
+    list_free(a->flying);
+    free(a->cursors);
+    batch_free(a->job);
+}
+
+static struct known *known_find(struct accept *a, uint64_t sender, const struct id *id)
+{
+    struct key key = {sender, *id};
+    struct known **k = map_get(&a->known, &key);
+    return k ? *k : NULL;
+}
+
+static void known_drop(struct accept *a, struct known *k)
+{
+    struct key key = {k->sender, k->id};
+    map_del(&a->known, &key);
+    free(k);
+}
+
+static struct known *known_make(struct accept *a, uint64_t sender, const struct id *id)
+{
+    struct key key = {sender, *id};
+    struct known **slot = map_put(&a->known, &key, NULL);
+    if (!slot)
+        return NULL;
+    struct known *k = calloc(1, sizeof *k);
+    if (!k) {
+        map_del(&a->known, &key);
+        return NULL;
+    }
+    k->sender = sender;
+    k->id = *id;
+    *slot = k;
+    return k;
+}
+
+/* From now on answered from memory, until ACCEPT_KNOWN_MAX newer ones came. */
+static void known_settle(struct accept *a, struct known *k)
+{
+    k->state = KNOWN_DURABLE;
+    k->pending = NULL;
+    k->newer = NULL;
+    if (a->known_newest)
+        a->known_newest->newer = k;
+    else
+        a->known_oldest = k;
+    a->known_newest = k;
+    if (++a->durable_n > ACCEPT_KNOWN_MAX) {
+        struct known *old = a->known_oldest;
+        a->known_oldest = old->newer;
+        a->durable_n--;
+        known_drop(a, old);
+    }
+}
+
+static struct pending *pending_new(struct accept *a, uint64_t conn, uint64_t user, enum entry_op op,
+                                   uint64_t chat, struct slice kind, struct slice body)
+{
+    struct pending *p = calloc(1, sizeof *p + kind.n + body.n);
+    if (!p)
+        return NULL;
+    if (kind.n)
+        memcpy(p->text, kind.p, kind.n);
+    if (body.n)
+        memcpy(p->text + kind.n, body.p, body.n);
+    p->conn = conn;
+    p->e = (struct entry){.chat = chat,
+                          .sender = user,
+                          .op = (uint8_t)op,
+                          .kind_len = (uint8_t)kind.n,
+                          .body_len = (uint32_t)body.n,
+                          .kind = p->text,
+                          .body = p->text + kind.n};
+    a->pending_n++;
+    return p;
+}
+
+static void pending_done(struct accept *a, struct pending *p)
+{
+    a->pending_n--;
+    pending_free(p);
+}
+
+static void enqueue(struct accept *a, struct pending *p)
+{
+    p->next = NULL;
+    if (a->queue_last)
+        a->queue_last->next = p;
+    else
+        a->queue_first = p;
+    a->queue_last = p;
+}
+
+static void refuse(struct accept *a, struct pending *p, enum proto_error code, uint32_t retry_ms)
+{
+    a->ops->refused(a->arg, p->conn, p, code, retry_ms);
+    for (struct waiter *w = p->waiters; w; w = w->next)
+        a->ops->refused(a->arg, w->conn, p, code, retry_ms);
+    if (p->known)
+        known_drop(a, p->known);
+    pending_done(a, p);
+}
+
+/* Refuse a send for which nothing was allocated yet. */
+static void refuse_send(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m,
+                        enum proto_error code, uint32_t retry_ms)
+{
+    struct pending p = {.e = {.chat = m->chat, .sender = user, .id = m->id, .op = ENTRY_MESSAGE}};
+    a->ops->refused(a->arg, conn, &p, code, retry_ms);
+}
+
+static bool wait_too(struct pending *p, uint64_t conn)
+{
+    if (p->conn == conn)
+        return true;
+    for (struct waiter *w = p->waiters; w; w = w->next)
+        if (w->conn == conn)
+            return true;
+    struct waiter *w = malloc(sizeof *w);
+    if (!w)
+        return false;
+    *w = (struct waiter){p->waiters, conn};
+    p->waiters = w;
+    return true;
+}
+
+/* An id we hold in memory: a conflict, a duplicate, or a retry that joins the one in flight. */
+static void answer_known(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m, struct known *k,
+                         const uint8_t content[16])
+{
+    if (k->chat != m->chat || memcmp(k->content, content, 16) != 0) {
+        refuse_send(a, conn, user, m, PROTO_ID_CONFLICT, 0);
+        return;
+    }
+    if (k->state == KNOWN_DURABLE) {
+        a->counters->duplicates++;
+        a->ops->accepted(a->arg, conn, k, true);
+    } else if (!wait_too(k->pending, conn)) {
+        refuse_send(a, conn, user, m, PROTO_OVERLOADED, 1000);
+    }
+}
+
+/* 0 or the reason to refuse. */
+static enum proto_error check_id(const struct accept *a, const struct id *id, bool *bad)
+{
+    uint64_t now_ms = a->io->now.wall_us / 1000, ms = id_unix_ms(id);
+    *bad = true;
+    if (!id_is_v7(id) || ms > now_ms + ACCEPT_FUTURE_MS)
+        return PROTO_ID_INVALID;
+    if (ms + a->dedup_window_ms < now_ms)
+        return PROTO_ID_TOO_OLD;
+    *bad = false;
+    return PROTO_INVALID;
+}
+
+void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m)
+{
+    bool bad;
+    enum proto_error code = check_id(a, &m->id, &bad);
+    if (bad) {
+        refuse_send(a, conn, user, m, code, 0);
+        return;
+    }
+    struct chat *c = registry_chat(a->registry, m->chat);
+    if (!c || !c->epoch || !chat_is_member(c, user)) {
+        refuse_send(a, conn, user, m, c && c->epoch ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, 0);
+        return;
+    }
+    uint8_t content[16];
+    entry_content_hash(content, m->kind.p, m->kind.n, m->body.p, m->body.n);
+    struct known *k = a->dedup ? known_find(a, user, &m->id) : NULL;
+    if (k) {
+        answer_known(a, conn, user, m, k, content);
+        return;
+    }
+    struct pending *p = NULL;
+    struct read_job *job = NULL;
+    if (a->pending_n >= ACCEPT_PENDING_MAX || (a->dedup && !(k = known_make(a, user, &m->id))) ||
+        !(p = pending_new(a, conn, user, ENTRY_MESSAGE, m->chat, m->kind, m->body)) ||
+        (a->log && a->dedup && !(job = calloc(1, sizeof *job)))) {
+        if (p)
+            pending_done(a, p);
+        if (k)
+            known_drop(a, k);
+        refuse_send(a, conn, user, m, PROTO_OVERLOADED, 1000);
+        return;
+    }
+    p->e.id = m->id;
+    memcpy(p->e.content, content, 16);
+    if (!a->dedup) {
+        enqueue(a, p);
+        return;
+    }
+    p->known = k;
+    *k = (struct known){.sender = user, .id = m->id, .chat = m->chat, .pending = p, .state = KNOWN_READING};
+    memcpy(k->content, content, 16);
+    if (!a->log) { /* nothing stored, so nothing to look up */
+        k->state = KNOWN_QUEUED;
+        enqueue(a, p);
+        return;
+    }
+    *job = (struct read_job){.kind = READ_DEDUP, .sender = user, .id = m->id};
+    struct effect e = {.kind = EFFECT_READ, .read = job};
+    a->io->emit(a->io->arg, &e);
+}
+
+void accept_read_done(struct accept *a, struct read_job *job)
+{
+    struct known *k = known_find(a, job->sender, &job->id);
+    BUG_ON(!k || k->state != KNOWN_READING);
+    struct pending *p = k->pending;
+    if (job->rc) {
+        a->counters->read_failures++;
+        refuse(a, p, PROTO_OVERLOADED, 1000);
+        return;
+    }
+    if (!job->found) {
+        k->state = KNOWN_QUEUED;
+        enqueue(a, p);
+        return;
+    }
+    if (job->dedup.chat != k->chat || memcmp(job->dedup.content, k->content, 16) != 0) {
+        refuse(a, p, PROTO_ID_CONFLICT, 0);
+        return;
+    }
+    k->epoch = job->dedup.epoch;
+    k->seq = job->dedup.seq;
+    k->ts_us = job->dedup.ts_us;
+    memcpy(k->tag, job->dedup.tag, 16);
+    a->counters->duplicates++;
+    a->ops->accepted(a->arg, p->conn, k, true);
+    for (struct waiter *w = p->waiters; w; w = w->next)
+        a->ops->accepted(a->arg, w->conn, k, true);
+    known_settle(a, k);
+    pending_done(a, p);
+}
+
+bool accept_idle(const struct accept *a)
+{
+    return !a->pending_n && !a->job;
+}
+
+/* ---- membership ---- */
+
+static void member_body(struct buf *b, const struct pending *p)
+{
+    if (p->e.op == ENTRY_CREATE) {
+        buf_str(b, "{\"users\":[");
+        for (uint32_t i = 0; i < p->users_n; i++) {
+            buf_str(b, i ? ",\"" : "\"");
+            buf_u64(b, p->users[i]);
+            buf_char(b, '"');
+        }
+        buf_str(b, "]}");
+        return;
+    }
+    buf_str(b, "{\"user\":\"");
+    buf_u64(b, p->target);
+    buf_str(b, "\"}");
+}
+
+static int member_users(uint64_t **out, uint32_t *n, uint64_t creator, const struct msg *m)
+{
+    uint64_t *users = malloc((m->users_n + 1) * sizeof *users);
+    if (!users)
+        return ERR_NOMEM;
+    users[0] = creator;
+    *n = 1;
+    for (uint32_t i = 0; i < m->users_n; i++) {
+        bool seen = false;
+        for (uint32_t k = 0; k < *n && !seen; k++)
+            seen = users[k] == m->users[i];
+        if (!seen)
+            users[(*n)++] = m->users[i];
+    }
+    *out = users;
+    return 0;
+}
+
+void accept_member(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m)
+{
+    static const struct {
+        const char *kind;
+        enum entry_op op;
+    } ops[] = {{"create", ENTRY_CREATE},
+               {"join", ENTRY_JOIN},
+               {"leave", ENTRY_LEAVE},
+               {"invite", ENTRY_INVITE},
+               {"remove", ENTRY_REMOVE}};
+    size_t which = m->t == MSG_CREATE   ? 0
+                   : m->t == MSG_JOIN   ? 1
+                   : m->t == MSG_LEAVE  ? 2
+                   : m->t == MSG_INVITE ? 3
+                                        : 4;
+    struct pending shape = {.conn = conn,
+                            .target = m->t == MSG_INVITE || m->t == MSG_REMOVE ? m->user : user,
+                            .e = {.op = (uint8_t)ops[which].op, .chat = m->chat, .sender = user}};
+    struct buf body = BUF_INIT(PROTO_BODY_MAX);
+    struct pending *p = NULL;
+    if (a->pending_n < ACCEPT_PENDING_MAX &&
+        (m->t != MSG_CREATE || !member_users(&shape.users, &shape.users_n, user, m))) {
+        member_body(&body, &shape);
+        if (!body.failed)
+            p = pending_new(a, conn, user, ops[which].op, m->chat, slice_of(ops[which].kind),
+                            (struct slice){body.data, body.len});
+    }
+    buf_release(&body);
+    if (!p) {
+        free(shape.users);
+        shape.users = NULL;
+        a->ops->refused(a->arg, conn, &shape, PROTO_OVERLOADED, 1000);
+        return;
+    }
+    p->target = shape.target;
+    p->users = shape.users;
+    p->users_n = shape.users_n;
+    p->e.id = id_new(a->io->now.wall_us / 1000, &a->io->rng);
+    entry_content_hash(p->e.content, p->e.kind, p->e.kind_len, p->e.body, p->e.body_len);
+    enqueue(a, p);
+}
+
+enum judgement { GO, ALREADY, REFUSED };
+
+static bool user_has_room(const struct registry *r, uint64_t user)
+{
+    const struct user *u = registry_user(r, user);
+    return !u || u->chats_n < r->chats_max;
+}
+
+/* Would the members fit into the chat, and the chat into their lists? */
+static bool within_limits(const struct registry *r, const struct chat *c, const struct pending *p)
+{
+    if (p->e.op == ENTRY_CREATE) {
+        for (uint32_t i = 0; i < p->users_n; i++)
+            if (!user_has_room(r, p->users[i]))
+                return false;
+        return p->users_n <= r->members_max;
+    }
+    if (p->e.op == ENTRY_INVITE)
+        return c->members_n < r->members_max && user_has_room(r, p->target);
+    return true;
+}
+
+/* What a membership request comes to, by the membership that holds now. */
+static enum judgement judge_member(const struct chat *c, const struct pending *p, enum proto_error *code)
+{
+    bool exists = c && c->epoch;
+    const struct member *actor = exists ? chat_member(c, p->e.sender) : NULL;
+    const struct member *target = exists ? chat_member(c, p->target) : NULL;
+    bool actor_in = actor && actor->role != MEMBER_INVITED;
+    if (p->e.op == ENTRY_CREATE) {
+        *code = PROTO_CHAT_EXISTS;
+        /* a retry of one's own create */
+        return !exists ? GO : actor && actor->role == MEMBER_ADMIN ? ALREADY : REFUSED;
+    }
+    *code = PROTO_NO_SUCH_CHAT;
+    if (!exists)
+        return REFUSED;
+    switch (p->e.op) {
+    case ENTRY_JOIN:
+        *code = PROTO_NOT_ALLOWED; /* only who was invited */
+        return actor_in ? ALREADY : actor ? GO : REFUSED;
+    case ENTRY_LEAVE:
+        *code = PROTO_NOT_MEMBER;
+        return actor ? GO : REFUSED;
+    case ENTRY_INVITE:
+        *code = PROTO_NOT_MEMBER;
+        return !actor_in ? REFUSED : target ? ALREADY : GO;
+    default: /* ENTRY_REMOVE */
+        *code = !actor_in ? PROTO_NOT_MEMBER : PROTO_NOT_ALLOWED;
+        return !actor_in || actor->role != MEMBER_ADMIN ? REFUSED : target ? GO : ALREADY;
+    }
+}
+
+/* ---- sealing ---- */
+
+struct sealing {
+    struct commit_job *job;
+    struct pending *last, *left_first, *left_last;
+    size_t bytes, members_cap;
+};
+
+/* Room for the rows of one request, before it is given a seq. */
+static int reserve_member_rows(struct sealing *s, const struct pending *p)
+{
+    struct store_batch *b = &s->job->batch;
+    size_t need = b->members_n + (p->users_n ? p->users_n : 2);
+    if (need <= s->members_cap)
+        return 0;
+    size_t cap = need * 2;
+    struct member_row *rows = realloc(b->members, cap * sizeof *rows);
+    if (!rows)
+        return ERR_NOMEM;
+    b->members = rows;
+    s->members_cap = cap;
+    return 0;
+}
+
+static void add_member_row(struct sealing *s, const struct member_row *row)
+{
+    s->job->batch.members[s->job->batch.members_n++] = *row;
+}
+
+static void add_member_rows(struct sealing *s, const struct chat *c, const struct pending *p)
+{
+    struct member_row row = {.chat = c->id, .user = p->target, .from = p->e.seq, .to = UINT64_MAX};
+    if (p->e.op == ENTRY_CREATE) {
+        for (uint32_t i = 0; i < p->users_n; i++) {
+            row.user = p->users[i];
+            row.role = row.user == p->e.sender ? MEMBER_ADMIN : MEMBER_PLAIN;
+            add_member_row(s, &row);
+        }
+        return;
+    }
+    const struct member *m = chat_member(c, p->target);
+    if (m) { /* join ends the invitation; leave and remove end what there is, and are themselves still seen */
+        struct member_row old = {.chat = c->id,
+                                 .user = p->target,
+                                 .from = m->from,
+                                 .to = p->e.seq + (p->e.op != ENTRY_JOIN),
+                                 .role = (uint8_t)m->role};
+        add_member_row(s, &old);
+    }
+    row.role = p->e.op == ENTRY_INVITE ? MEMBER_INVITED : MEMBER_PLAIN;
+    if (p->e.op == ENTRY_JOIN || p->e.op == ENTRY_INVITE)
+        add_member_row(s, &row);
+}
+
+static void leave_for_next(struct sealing *s, struct pending *p)
+{
+    p->next = NULL;
+    if (s->left_last)
+        s->left_last->next = p;
+    else
+        s->left_first = p;
+    s->left_last = p;
+}
+
+static void give_seq(struct accept *a, struct chat *c, struct entry *e)
+{
+    if (c->epoch != a->epoch) { /* first entry of this chat in this epoch, or of the chat at all */
+        c->head = c->epoch ? store_first_seq(c->head) - 1 : e->op == ENTRY_CREATE ? UINT64_MAX : 0;
+        c->epoch_first = c->head + 1;
+        c->epoch = a->epoch;
+    }
+    e->seq = ++c->head; /* a create is entry 0 */
+    e->epoch = a->epoch;
+    uint64_t now = a->io->now.wall_us;
+    a->last_ts_us = e->ts_us = now > a->last_ts_us ? now : a->last_ts_us;
+    struct tag_input in = {.chat = e->chat,
+                           .epoch = e->epoch,
+                           .seq = e->seq,
+                           .sender = e->sender,
+                           .ts_us = e->ts_us,
+                           .key_id = e->key_id,
+                           .id = e->id,
+                           .kind = e->kind,
+                           .kind_len = e->kind_len,
+                           .body = e->body,
+                           .body_len = e->body_len};
+    tag_make(a->keys, &in, e->tag);
+}
+
+/* Judge one request and put it into the batch, leave it for the next one, or answer it. */
+static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
+{
+    struct store_batch *b = &s->job->batch;
+    struct chat *c = registry_chat(a->registry, p->e.chat);
+    if ((c && c->barrier) || b->entries_n == STORE_BATCH_MAX ||
+        s->bytes + p->e.body_len > STORE_BATCH_BYTES) {
+        leave_for_next(s, p);
+        return;
+    }
+    if (p->e.op != ENTRY_MESSAGE) {
+        enum proto_error code;
+        enum judgement j = judge_member(c, p, &code);
+        if (j == GO && !within_limits(a->registry, c, p)) {
+            j = REFUSED;
+            code = PROTO_LIMIT;
+        }
+        if (j == ALREADY) {
+            a->ops->done(a->arg, p->conn, p);
+            pending_done(a, p);
+            return;
+        }
+        if (j == GO &&
+            (reserve_member_rows(s, p) || (!c && !(c = registry_chat_make(a->registry, p->e.chat))))) {
+            j = REFUSED;
+            code = PROTO_OVERLOADED;
+        }
+        if (j == REFUSED) {
+            refuse(a, p, code, 0);
+            return;
+        }
+    } else if (!c || !chat_is_member(c, p->e.sender)) {
+        refuse(a, p, PROTO_NOT_MEMBER, 0);
+        return;
+    }
+    give_seq(a, c, &p->e);
+    if (p->e.op != ENTRY_MESSAGE) {
+        c->barrier = true;
+        add_member_rows(s, c, p);
+    }
+    b->entries[b->entries_n++] = p->e;
+    s->bytes += p->e.body_len;
+    p->next = NULL;
+    if (s->last)
+        s->last->next = p;
+    else
+        a->flying = p;
+    s->last = p;
+}
+
+void accept_cursors(struct accept *a, struct cursor *list, size_t n)
+{
+    BUG_ON(a->cursors);
+    if (n) {
+        a->cursors = list;
+        a->cursors_n = n;
+    } else {
+        free(list);
+    }
+}
+
+void accept_seal(struct accept *a)
+{
+    if (a->job || (!a->queue_first && !a->cursors))
+        return;
+    struct sealing s = {.job = calloc(1, sizeof *s.job)};
+    size_t n = 0;
+    for (struct pending *p = a->queue_first; p && n < STORE_BATCH_MAX; p = p->next)
+        n++;
+    if (!s.job || (n && !(s.job->batch.entries = malloc(n * sizeof *s.job->batch.entries)))) {
+        free(s.job);
+        return; /* the next event tries again */
+    }
+    struct pending *p = a->queue_first;
+    a->queue_first = a->queue_last = NULL;
+    for (size_t looked = 0; p && looked < STORE_BATCH_MAX; looked++) {
+        struct pending *next = p->next;
+        seal_one(a, &s, p);
+        p = next;
+    }
+    if (s.left_last) { /* what waits goes in front of what was not looked at */
+        s.left_last->next = p;
+        p = s.left_first;
+    }
+    if (p) { /* answers given while sealing may have queued more: they come last */
+        struct pending *last = p;
+        while (last->next)
+            last = last->next;
+        last->next = a->queue_first;
+        a->queue_last = a->queue_first ? a->queue_last : last;
+        a->queue_first = p;
+    }
+    if (!s.job->batch.entries_n && !a->cursors) {
+        batch_free(s.job);
+        return;
+    }
+    s.job->batch.cursors = a->cursors;
+    s.job->batch.cursors_n = a->cursors_n;
+    a->cursors = NULL;
+    a->cursors_n = 0;
+    a->job = s.job;
+    if (!a->log) {
+        accept_committed(a, s.job);
+        return;
+    }
+    struct effect e = {.kind = EFFECT_COMMIT, .commit = s.job};
+    a->io->emit(a->io->arg, &e);
+}
+
+/* The batch did not become durable: its seqs were never given out. */
+static void roll_back(struct accept *a, struct pending *p, enum proto_error code)
+{
+    for (struct pending *q = p; q; q = q->next) {
+        struct chat *c = registry_chat(a->registry, q->e.chat);
+        c->barrier = false;
+        c->head = c->durable;
+        c->epoch = c->epoch_durable;
+    }
+    while (p) {
+        struct pending *next = p->next;
+        refuse(a, p, code, 1000);
+        p = next;
+    }
+}
+
+void accept_committed(struct accept *a, struct commit_job *job)
+{
+    struct pending *p = a->flying;
+    a->flying = NULL;
+    a->job = NULL;
+    if (job->rc) {
+        a->counters->store_failures++;
+        roll_back(a, p, job->rc == ERR_FULL ? PROTO_STORAGE_FULL : PROTO_OVERLOADED);
+        batch_free(job);
+        return;
+    }
+    if (job->batch.entries_n && a->log)
+        a->counters->commits++;
+    while (p) {
+        struct pending *next = p->next;
+        struct chat *c = registry_chat(a->registry, p->e.chat);
+        c->durable = p->e.seq;
+        c->epoch_durable = p->e.epoch;
+        c->barrier = false;
+        a->counters->entries++;
+        struct known *k = p->known;
+        if (k) {
+            k->epoch = p->e.epoch;
+            k->seq = p->e.seq;
+            k->ts_us = p->e.ts_us;
+            memcpy(k->tag, p->e.tag, 16);
+            a->ops->accepted(a->arg, p->conn, k, false);
+            for (struct waiter *w = p->waiters; w; w = w->next)
+                a->ops->accepted(a->arg, w->conn, k, true);
+            known_settle(a, k);
+        } else if (p->e.op != ENTRY_MESSAGE) {
+            a->ops->done(a->arg, p->conn, p);
+        }
+        a->ops->committed(a->arg, c, p);
+        pending_done(a, p);
+        p = next;
+    }
+    batch_free(job);
+}

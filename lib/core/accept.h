@@ -1,0 +1,104 @@
+/* The accept path: request -> known id? -> batch -> group commit -> answer and fan out.
+ *
+ * Seq and tag are given when a batch is sealed; one batch flies at a time; a failed one rolls the heads back.
+ * A retry of an id in flight joins it; `dup` is answered only after durability. A membership entry is a
+ * barrier: what follows it in its chat waits for the next batch, so that each entry is judged by the
+ * membership that holds at its seq.
+ *
+ * Limits: ACCEPT_PENDING_MAX requests in flight (then `overloaded`), ACCEPT_KNOWN_MAX recent ids remembered
+ * in memory (older ones are looked up in the store). Must not know: sockets, positions. */
+#ifndef CORE_ACCEPT_H
+#define CORE_ACCEPT_H
+
+#include "core/counters.h"
+#include "core/io.h"
+#include "core/registry.h"
+#include "crypto/keys.h"
+#include "proto/proto.h"
+
+#define ACCEPT_PENDING_MAX 50000u
+#define ACCEPT_KNOWN_MAX   100000u
+#define ACCEPT_FUTURE_MS   300000u /* an id may be this far ahead of our clock */
+
+/* One request on its way into the log. */
+struct pending {
+    struct pending *next;
+    struct known *known; /* NULL for membership entries */
+    uint64_t conn;       /* who asked first; 0 once it has left */
+    uint64_t target;     /* join, leave, invite, remove: the user it is about */
+    uint64_t *users;     /* create: first members */
+    uint32_t users_n;
+    struct entry e;         /* kind and body point into `text` */
+    struct waiter *waiters; /* further connections that sent the same id */
+    char text[];
+};
+struct waiter {
+    struct waiter *next;
+    uint64_t conn;
+};
+
+enum known_state { KNOWN_READING, KNOWN_QUEUED, KNOWN_DURABLE };
+/* An id that is in flight or was accepted lately. */
+struct known {
+    uint64_t sender;
+    struct id id;
+    uint8_t state;
+    uint8_t content[16], tag[16];
+    uint64_t chat, epoch, seq, ts_us;
+    struct pending *pending;
+    struct known *newer; /* durable ones, oldest first */
+};
+
+struct accept_ops {
+    /* Entry `e` is durable (or, without a log, simply next): apply it, fan it out. `conn`: who sent it. */
+    void (*committed)(void *arg, struct chat *c, const struct pending *p);
+    /* Answer a connection about a send that is accepted. */
+    void (*accepted)(void *arg, uint64_t conn, const struct known *k, bool dup);
+    /* Answer a membership request. */
+    void (*done)(void *arg, uint64_t conn, const struct pending *p);
+    void (*refused)(void *arg, uint64_t conn, const struct pending *p, enum proto_error code,
+                    uint32_t retry_ms);
+};
+
+struct accept {
+    struct io *io;
+    struct registry *registry;
+    struct counters *counters;
+    const struct keys *keys;
+    const struct accept_ops *ops;
+    void *arg;
+    uint64_t epoch, last_ts_us, dedup_window_ms;
+    bool log;               /* false: legacy without a log, nothing is committed */
+    bool dedup;             /* false: legacy without retry, an id is not looked at */
+    struct cursor *cursors; /* to save with the next batch */
+    size_t cursors_n;
+    struct map known;
+    struct known *known_oldest, *known_newest;
+    size_t durable_n, pending_n;
+    struct pending *queue_first, *queue_last;
+    struct pending *flying; /* in the order of the batch */
+    struct commit_job *job;
+};
+
+int accept_init(struct accept *a, struct io *io, struct registry *r, struct counters *c, const struct keys *k,
+                const struct accept_ops *ops, void *arg, uint64_t epoch, bool log, bool dedup);
+void accept_release(struct accept *a);
+
+/* A message. Answers come through ops, now or later. */
+void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m);
+/* create, join, leave, invite, remove. */
+void accept_member(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m);
+/* Cursors to save with the next batch; takes ownership. Only when accept_wants_cursors. */
+static inline bool accept_wants_cursors(const struct accept *a)
+{
+    return a->log && !a->cursors;
+}
+void accept_cursors(struct accept *a, struct cursor *list, size_t n);
+void accept_read_done(struct accept *a, struct read_job *job);
+/* job is done: answers, fan-out, next batch. Frees the job. */
+void accept_committed(struct accept *a, struct commit_job *job);
+/* Seal and emit if nothing flies. Called after each event. */
+void accept_seal(struct accept *a);
+bool accept_idle(const struct accept *a); /* nothing pending, nothing flying */
+
+#endif

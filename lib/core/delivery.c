@@ -1,0 +1,498 @@
+#include "core/delivery.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct counters *c,
+                   const struct delivery_config *config)
+{
+    *d = (struct delivery){.io = io, .registry = r, .counters = c, .config = *config, .generation = 1};
+    buf_init(&d->scratch, PROTO_FRAME_MAX);
+}
+
+void delivery_release(struct delivery *d)
+{
+    free(d->cursors);
+    buf_release(&d->scratch);
+}
+
+int delivery_parse(unsigned *features, const char *text, struct err_ctx *ctx)
+{
+    static const struct {
+        const char *word;
+        unsigned bits;
+    } words[] = {{"reliable", DELIVERY_RELIABLE}, {"legacy", 0},         {"retry", DELIVERY_RETRY},
+                 {"durable", DELIVERY_DURABLE},   {"ack", DELIVERY_ACK}, {"resync", DELIVERY_RESYNC}};
+    unsigned bits = 0;
+    for (const char *p = text; *p;) {
+        size_t n = strcspn(p, "+"), i = 0;
+        for (; i < sizeof words / sizeof *words; i++)
+            if (strlen(words[i].word) == n && !memcmp(words[i].word, p, n))
+                break;
+        if (i == sizeof words / sizeof *words)
+            return err_set(ctx, ERR_INVALID,
+                           "delivery '%s': '%.*s' is none of reliable, legacy, retry, durable, ack, resync",
+                           text, (int)n, p);
+        bits |= words[i].bits;
+        p += n + (p[n] == '+');
+    }
+    *features = bits;
+    return 0;
+}
+
+static struct shared_frame *encode(struct delivery *d, const struct msg *m)
+{
+    buf_reset(&d->scratch);
+    proto_encode(&d->scratch, m);
+    if (d->scratch.failed)
+        return NULL;
+    struct shared_frame *f = shared_frame_new(d->scratch.data, d->scratch.len);
+    if (!f)
+        return NULL;
+    f->id = m->id;
+    f->chat = m->chat;
+    f->seq = m->seq;
+    f->what = m->t == MSG_MSG ? FRAME_MSG : m->t == MSG_ACCEPTED ? FRAME_ACCEPTED : FRAME_OTHER;
+    return f;
+}
+
+static void queue_frame(struct delivery *d, struct session *s, struct shared_frame *f)
+{
+    s->queued_bytes += f->len;
+    struct effect e = {.kind = EFFECT_SEND, .link = s->link, .frame = f};
+    d->io->emit(d->io->arg, &e);
+}
+
+void delivery_send(struct delivery *d, struct session *s, const struct msg *m)
+{
+    struct shared_frame *f = encode(d, m);
+    if (!f)
+        return;
+    queue_frame(d, s, f);
+    shared_frame_unref(f);
+}
+
+void delivery_entry_msg(struct msg *m, const struct entry *e)
+{
+    *m = (struct msg){.t = MSG_MSG,
+                      .chat = e->chat,
+                      .epoch = e->epoch,
+                      .seq = e->seq,
+                      .id = e->id,
+                      .from = e->sender,
+                      .ts = e->ts_us,
+                      .kind = {e->kind, e->kind_len},
+                      .body = {e->body, e->body_len},
+                      .tag_len = sizeof e->tag};
+    memcpy(m->tag, e->tag, sizeof e->tag);
+}
+
+static struct shared_frame *encode_entry(struct delivery *d, const struct entry *e)
+{
+    struct msg m;
+    delivery_entry_msg(&m, e);
+    return encode(d, &m);
+}
+
+static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
+{
+    struct msg m = {
+        .t = MSG_GAP, .chat = sub->chat->id, .gap_from = from, .to = to, .reason = slice_of(reason)};
+    delivery_send(d, sub->session, &m);
+    d->counters->gaps++;
+}
+
+/* Hand one entry to one position. */
+static void push(struct delivery *d, struct sub *sub, uint64_t seq, struct shared_frame *f)
+{
+    struct session *s = sub->session;
+    if (seq > sub->pushed + 1 && (d->config.features & DELIVERY_ACK))
+        announce_gap(d, sub, sub->pushed + 1, seq - 1, "epoch");
+    if (sub->acked == sub->pushed && (d->config.features & DELIVERY_ACK) && !s->timer_on[TIMER_ACK])
+        session_timer_set(&d->awaiting, s, TIMER_ACK, d->io->now.mono_ns);
+    sub->pushed = seq;
+    queue_frame(d, s, f);
+    d->counters->pushed++;
+}
+
+static bool has_room(const struct delivery *d, const struct session *s)
+{
+    return s->queued_bytes < d->config.queue_bytes_max;
+}
+
+int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, uint64_t after,
+                       bool announce_start)
+{
+    if (session_sub(s, c))
+        return 0;
+    struct sub *sub;
+    int rc = session_sub_add(s, c, after, &sub);
+    if (rc)
+        return rc;
+    if (!(d->config.features & DELIVERY_ACK)) { /* only what comes from now on */
+        sub->pushed = sub->acked = c->durable;
+        sub->live = true;
+        return 0;
+    }
+    if (announce_start && after > 0)
+        announce_gap(d, sub, 1, after, "before_join");
+    uint64_t backlog = c->durable > sub->pushed ? c->durable - sub->pushed : 0;
+    if (backlog > d->config.backlog_max && sub->pushed >= c->epoch_first) {
+        uint64_t to = c->durable - d->config.backlog_max;
+        announce_gap(d, sub, sub->pushed + 1, to, "backlog");
+        sub->pushed = sub->acked = to;
+    }
+    sub->live = sub->pushed == c->durable;
+    if (!sub->live)
+        session_behind_push(s, sub);
+    return 0;
+}
+
+/* Legacy keeps no queue: a member without a connection is simply missed. */
+static void count_missed(struct delivery *d, struct chat *c, const struct entry *e)
+{
+    for (uint32_t i = 0; i < c->members_n; i++) {
+        const struct member *m = &c->members[i];
+        if (m->user == e->sender || m->role == MEMBER_INVITED)
+            continue;
+        struct user *u = registry_user(d->registry, m->user);
+        if (u && u->sessions)
+            continue;
+        d->counters->push_dropped++;
+        trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
+                                                       .chat = c->id,
+                                                       .user = m->user,
+                                                       .arg = e->seq,
+                                                       .hop = HOP_SERVER_PUSH_DROP,
+                                                       .reason = REASON_NO_SESSION});
+    }
+}
+
+static uint64_t recipients(const struct chat *c, uint64_t sender)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < c->members_n; i++)
+        n += c->members[i].role != MEMBER_INVITED && c->members[i].user != sender;
+    return n;
+}
+
+void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
+{
+    /* hot path: no allocation besides the one shared frame, no lock, no system call */
+    bool one_push = !(d->config.features & DELIVERY_ACK);
+    struct shared_frame *f = encode_entry(d, e);
+    if (!f)
+        return; /* positions stay where they are; the next entry or resume reads this one */
+    if (d->io->trace && e->op == ENTRY_MESSAGE)
+        trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
+                                                       .chat = c->id,
+                                                       .user = e->sender,
+                                                       .arg = recipients(c, e->sender),
+                                                       .hop = HOP_SERVER_FANOUT,
+                                                       .flags = one_push ? TRACE_FLAG_ONE_PUSH : 0});
+    if (one_push && e->op == ENTRY_MESSAGE)
+        count_missed(d, c, e);
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct sub *sub = c->subs[i];
+        struct session *s = sub->session;
+        if (!sub->live || sub->pushed >= e->seq)
+            continue;
+        if (origin &&
+            s->conn == origin) { /* the sender's device knows its own message: `accepted` tells the seq */
+            if (e->seq > sub->pushed + 1 && !one_push)
+                announce_gap(d, sub, sub->pushed + 1, e->seq - 1, "epoch");
+            if (sub->acked == sub->pushed)
+                sub->acked = e->seq;
+            sub->pushed = e->seq;
+            continue;
+        }
+        if (!has_room(d, s)) {
+            d->counters->slow_skips++;
+            trace_lane_emit(
+                d->io->trace, &s->lane,
+                &(struct trace_event){.id = e->id,
+                                      .chat = c->id,
+                                      .user = s->user->id,
+                                      .arg = s->queued_bytes,
+                                      .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
+                                      .reason = REASON_SLOW});
+            if (!one_push)
+                session_behind_push(s, sub);
+            continue;
+        }
+        push(d, sub, e->seq, f);
+    }
+    shared_frame_unref(f);
+}
+
+static void ask(struct delivery *d, struct session *s, struct read_job *job)
+{
+    job->kind = READ_LOG;
+    job->owner = s->conn;
+    job->limit = job->limit && job->limit < d->config.page ? job->limit : d->config.page;
+    job->bytes_max = d->config.queue_bytes_max / 2;
+    s->reading = true;
+    struct effect e = {.kind = EFFECT_READ, .read = job};
+    d->io->emit(d->io->arg, &e);
+}
+
+static void sync_finish(struct delivery *d, struct session *s, bool more)
+{
+    struct sync_job *job = s->sync_first;
+    struct msg m = {.t = MSG_DONE, .re = SLICE("sync"), .chat = job->chat, .to = job->after, .more = more};
+    delivery_send(d, s, &m);
+    s->sync_first = job->next;
+    if (!s->sync_first)
+        s->sync_last = NULL;
+    s->sync_n--;
+    free(job);
+}
+
+/* Start the sync at the head of the queue; false when it was over at once. */
+static bool sync_start(struct delivery *d, struct session *s)
+{
+    struct sync_job *job = s->sync_first;
+    struct chat *c = registry_chat(d->registry, job->chat);
+    if (!c || !chat_is_member(c, s->user->id) || job->after >= job->upto || !job->left) {
+        sync_finish(d, s, false);
+        return false;
+    }
+    struct read_job *read = calloc(1, sizeof *read);
+    if (!read)
+        return true; /* tried again by the next pump */
+    read->owner_ptr = job;
+    read->chat = job->chat;
+    read->after = job->after;
+    read->upto = job->upto;
+    read->since_us = job->since_us;
+    read->limit = job->left;
+    ask(d, s, read);
+    return true;
+}
+
+void delivery_pump(struct delivery *d, struct session *s)
+{
+    while (!s->reading && s->state == SESSION_READY && has_room(d, s)) {
+        if (s->sync_first) {
+            if (sync_start(d, s))
+                return;
+            continue;
+        }
+        struct sub *sub = session_behind_pop(s);
+        if (!sub)
+            return;
+        if (sub->pushed >= sub->chat->durable) {
+            sub->live = true;
+            continue;
+        }
+        struct read_job *read = calloc(1, sizeof *read);
+        if (!read) {
+            session_behind_push(s, sub);
+            return;
+        }
+        read->chat = sub->chat->id;
+        read->after = sub->pushed;
+        read->upto = sub->chat->durable;
+        ask(d, s, read);
+    }
+}
+
+static void sync_page(struct delivery *d, struct session *s, struct read_job *job)
+{
+    struct sync_job *sync = job->owner_ptr;
+    sync->since_us = 0;
+    sync->after = job->after > sync->after ? job->after : sync->after;
+    size_t i = 0;
+    for (; i < job->entries.n && sync->left; i++) {
+        struct shared_frame *f = encode_entry(d, &job->entries.list[i]);
+        if (!f)
+            break;
+        queue_frame(d, s, f);
+        shared_frame_unref(f);
+        sync->after = job->entries.list[i].seq;
+        sync->left--;
+    }
+    bool last_page =
+        i == job->entries.n && job->entries.n < job->limit && job->entries.text_len < job->bytes_max;
+    if (last_page)
+        sync->after = sync->upto;
+    if (last_page || !sync->left || sync->after >= sync->upto)
+        sync_finish(d, s, sync->after < sync->upto);
+}
+
+static void catchup_page(struct delivery *d, struct session *s, struct read_job *job)
+{
+    struct chat *c = registry_chat(d->registry, job->chat);
+    struct sub *sub = c ? session_sub(s, c) : NULL;
+    if (!sub)
+        return; /* left meanwhile */
+    size_t i = 0;
+    for (; i < job->entries.n; i++) {
+        const struct entry *e = &job->entries.list[i];
+        if (e->seq <= sub->pushed)
+            continue;
+        if (!has_room(d, s))
+            break;
+        struct shared_frame *f = encode_entry(d, e);
+        if (!f)
+            break;
+        f->catchup = 1;
+        trace_lane_emit(d->io->trace, &s->lane,
+                        &(struct trace_event){.id = e->id,
+                                              .chat = c->id,
+                                              .user = s->user->id,
+                                              .device = s->device,
+                                              .arg = e->seq,
+                                              .hop = HOP_SERVER_REDELIVER});
+        push(d, sub, e->seq, f);
+        d->counters->pushed_catchup++;
+        shared_frame_unref(f);
+    }
+    bool last_page =
+        i == job->entries.n && job->entries.n < job->limit && job->entries.text_len < job->bytes_max;
+    if (last_page && job->upto > sub->pushed) {
+        /* nothing stands between the last entry and upto: cannot be inside an epoch, so say it */
+        announce_gap(d, sub, sub->pushed + 1, job->upto, "missing");
+        sub->pushed = job->upto;
+    }
+    if (sub->pushed >= c->durable)
+        sub->live = true;
+    else
+        session_behind_push(s, sub);
+}
+
+void delivery_read_done(struct delivery *d, struct session *s, struct read_job *job)
+{
+    s->reading = false;
+    if (job->rc) {
+        d->counters->read_failures++;
+        if (job->owner_ptr)
+            sync_finish(d, s, true);
+        else {
+            struct chat *c = registry_chat(d->registry, job->chat);
+            struct sub *sub = c ? session_sub(s, c) : NULL;
+            if (sub)
+                session_behind_push(s, sub); /* the tick pumps again */
+        }
+        return;
+    }
+    if (job->owner_ptr)
+        sync_page(d, s, job);
+    else
+        catchup_page(d, s, job);
+    delivery_pump(d, s);
+}
+
+void delivery_written(struct delivery *d, struct session *s, uint32_t bytes)
+{
+    bool was_full = s->queued_bytes >= d->config.queue_bytes_max / 2;
+    s->queued_bytes = s->queued_bytes > bytes ? s->queued_bytes - bytes : 0;
+    if (was_full && s->queued_bytes < d->config.queue_bytes_max / 2)
+        delivery_pump(d, s);
+}
+
+/* Note that (chat, user, device) has a cursor to save, in place if it is noted already. */
+static void note_cursor(struct delivery *d, struct sub *sub)
+{
+    struct session *s = sub->session;
+    if (sub->cursor_generation != d->generation) {
+        if (d->cursors_n == d->cursors_cap) {
+            size_t cap = d->cursors_cap ? d->cursors_cap * 2 : 256;
+            struct cursor *p = realloc(d->cursors, cap * sizeof *p);
+            if (!p)
+                return; /* losing a cursor costs a redelivery */
+            d->cursors = p;
+            d->cursors_cap = cap;
+        }
+        sub->cursor_slot = (uint32_t)d->cursors_n++;
+        sub->cursor_generation = d->generation;
+    }
+    d->cursors[sub->cursor_slot] = (struct cursor){.chat = sub->chat->id,
+                                                   .user = s->user->id,
+                                                   .device = s->device,
+                                                   .epoch = sub->chat->epoch,
+                                                   .delivered = sub->acked,
+                                                   .read = sub->read};
+}
+
+static bool anything_unacked(const struct session *s)
+{
+    for (uint32_t i = 0; i < s->subs_n; i++)
+        if (s->subs[i]->acked < s->subs[i]->pushed)
+            return true;
+    return false;
+}
+
+void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
+{
+    struct sub *sub = session_sub(s, c);
+    if (!sub)
+        return;
+    if (seq > sub->pushed)
+        seq = sub->pushed;
+    if (read && seq > sub->read) {
+        sub->read = seq;
+        note_cursor(d, sub);
+    }
+    if (seq <= sub->acked)
+        return;
+    sub->acked = seq;
+    d->counters->acks++;
+    note_cursor(d, sub);
+    trace_lane_emit(d->io->trace, &s->lane,
+                    &(struct trace_event){.chat = c->id,
+                                          .user = s->user->id,
+                                          .device = s->device,
+                                          .arg = seq,
+                                          .hop = HOP_SERVER_DELIVERED});
+    if (anything_unacked(s))
+        session_timer_set(&d->awaiting, s, TIMER_ACK, d->io->now.mono_ns);
+    else
+        session_timer_stop(&d->awaiting, s, TIMER_ACK);
+}
+
+int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job)
+{
+    if (s->sync_n >= SYNC_JOBS_MAX)
+        return ERR_LIMIT;
+    struct sync_job *copy = malloc(sizeof *copy);
+    if (!copy)
+        return ERR_NOMEM;
+    *copy = *job;
+    copy->next = NULL;
+    if (s->sync_last)
+        s->sync_last->next = copy;
+    else
+        s->sync_first = copy;
+    s->sync_last = copy;
+    s->sync_n++;
+    delivery_pump(d, s);
+    return 0;
+}
+
+void delivery_forget(struct delivery *d, struct session *s)
+{
+    session_timer_stop(&d->awaiting, s, TIMER_ACK);
+    while (s->subs_n)
+        session_sub_drop(s, s->subs[s->subs_n - 1]);
+    while (s->sync_first) {
+        struct sync_job *next = s->sync_first->next;
+        free(s->sync_first);
+        s->sync_first = next;
+    }
+    s->sync_last = NULL;
+    s->sync_n = 0;
+    free(s->subs);
+    s->subs = NULL;
+    s->subs_cap = 0;
+}
+
+struct cursor *delivery_take_cursors(struct delivery *d, size_t *n)
+{
+    struct cursor *list = d->cursors;
+    *n = d->cursors_n;
+    d->cursors = NULL;
+    d->cursors_n = d->cursors_cap = 0;
+    d->generation++;
+    return list;
+}

@@ -1,0 +1,80 @@
+/* Bringing log entries to the sessions of a chat's members.
+ *
+ * The log is the queue. Each session has a position per chat (struct sub). A position that is live gets each
+ * new entry straight away, as one shared frame; one that is behind (resuming, or too slow) reads pages of the
+ * log until it has caught up. A hole between position and entry is announced by `gap`. Nothing is pushed
+ * twice on one connection: a missing acknowledgement closes it, and the device resumes. Must not know:
+ * sockets, the accept path. */
+#ifndef CORE_DELIVERY_H
+#define CORE_DELIVERY_H
+
+#include "core/counters.h"
+#include "core/io.h"
+#include "core/session.h"
+#include "proto/proto.h"
+
+enum delivery_features {
+    DELIVERY_RETRY = 1,   /* answers `accepted`, knows duplicates */
+    DELIVERY_DURABLE = 2, /* commits before it answers or pushes */
+    DELIVERY_ACK = 4,     /* tracks acknowledgements, resumes, redelivers */
+    DELIVERY_RESYNC = 8,  /* answers `sync` */
+    DELIVERY_RELIABLE = 15,
+};
+/* "reliable", "legacy", "legacy+retry+durable+ack+resync" (any subset); ERR_INVALID names the word. */
+int delivery_parse(unsigned *features, const char *text, struct err_ctx *ctx);
+/* Does it need the messages kept in a log at all? */
+static inline bool delivery_needs_log(unsigned features)
+{
+    return (features & (DELIVERY_DURABLE | DELIVERY_ACK | DELIVERY_RESYNC)) != 0;
+}
+
+struct delivery_config {
+    unsigned features;
+    uint32_t queue_bytes_max; /* per connection; beyond it a session is behind */
+    uint32_t page;            /* entries in one read */
+    uint64_t backlog_max;     /* entries a device may be resumed over; the rest is a gap */
+};
+
+struct delivery {
+    struct io *io;
+    struct registry *registry;
+    struct counters *counters;
+    struct delivery_config config;
+    struct session_list awaiting; /* sessions with unacknowledged pushes, by last progress */
+    /* cursors that changed since they were last saved; each sub knows its slot */
+    struct cursor *cursors;
+    size_t cursors_n, cursors_cap;
+    uint32_t generation;
+    struct buf scratch;
+};
+
+void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct counters *c,
+                   const struct delivery_config *config);
+void delivery_release(struct delivery *d);
+
+/* Encode and queue one message on a session (any type). */
+void delivery_send(struct delivery *d, struct session *s, const struct msg *m);
+void delivery_entry_msg(struct msg *m, const struct entry *e);
+
+/* Begin at `after` (everything up to it is known to the device). */
+int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, uint64_t after,
+                       bool announce_start);
+/* A new entry of the chat is durable (in legacy: just arrived): push it to the live positions. `origin` is
+ * the session that sent it (its `accepted` counts as the push); 0: none. Legacy counts the members it had
+ * nobody to push to. */
+void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin);
+/* Read on for sessions that are behind, if there is room in the queue. */
+void delivery_pump(struct delivery *d, struct session *s);
+void delivery_read_done(struct delivery *d, struct session *s, struct read_job *job);
+/* The socket took `bytes` of what was queued. */
+void delivery_written(struct delivery *d, struct session *s, uint32_t bytes);
+void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read);
+/* The session asked for entries; at most SYNC_JOBS_MAX wait. ERR_LIMIT beyond. */
+#define SYNC_JOBS_MAX 4096u
+int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job);
+/* Drop positions, jobs and timers of a session that ends. */
+void delivery_forget(struct delivery *d, struct session *s);
+/* Take the unsaved cursors (caller frees); *n may be 0. */
+struct cursor *delivery_take_cursors(struct delivery *d, size_t *n);
+
+#endif

@@ -1,0 +1,117 @@
+#include "core/io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOG_TEXT_MAX (8u << 20) /* one page of a log read, kinds and bodies */
+
+static bool keep_entry(void *arg, const struct entry *e)
+{
+    struct log_entries *l = arg;
+    size_t need = (size_t)e->kind_len + e->body_len;
+    if (l->text_len + need > LOG_TEXT_MAX)
+        return false;
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? l->cap * 2 : 32;
+        struct entry *p = realloc(l->list, cap * sizeof *p);
+        if (!p) {
+            l->failed = true;
+            return false;
+        }
+        l->list = p;
+        l->cap = cap;
+    }
+    if (l->text_len + need > l->text_cap) {
+        size_t cap = l->text_cap ? l->text_cap : 4096;
+        while (cap < l->text_len + need)
+            cap *= 2;
+        char *p = realloc(l->text, cap);
+        if (!p) {
+            l->failed = true;
+            return false;
+        }
+        l->text = p;
+        l->text_cap = cap;
+    }
+    memcpy(l->text + l->text_len, e->kind, e->kind_len);
+    memcpy(l->text + l->text_len + e->kind_len, e->body, e->body_len);
+    l->text_len += need;
+    l->list[l->n++] = *e;
+    return true;
+}
+
+/* The text block has stopped moving: point the entries into it. */
+static void settle(struct log_entries *l)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        l->list[i].kind = l->text + at;
+        l->list[i].body = l->text + at + l->list[i].kind_len;
+        at += (size_t)l->list[i].kind_len + l->list[i].body_len;
+    }
+}
+
+static int read_log(struct store *s, struct read_job *job, struct err_ctx *err)
+{
+    if (job->since_us) {
+        uint64_t first;
+        int rc = store_seq_since(s, job->chat, job->since_us, &first, err);
+        if (rc)
+            return rc;
+        if (first && first - 1 > job->after)
+            job->after = first - 1;
+    }
+    int rc = store_read(s, job->chat, job->after, job->upto, job->limit, job->bytes_max, keep_entry,
+                        &job->entries, err);
+    settle(&job->entries);
+    return rc ? rc : job->entries.failed ? ERR_NOMEM : 0;
+}
+
+static int read_cursors(struct store *s, struct read_job *job, struct err_ctx *err)
+{
+    for (size_t i = 0; i < job->cursors_n; i++) {
+        uint64_t chat = job->cursors[i].chat;
+        int rc = store_cursor(s, chat, job->user, job->device, &job->cursors[i], err);
+        if (rc == ERR_NOTFOUND) {
+            job->cursors[i] = (struct cursor){.chat = chat, .delivered = UINT64_MAX};
+            continue;
+        }
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+void job_run_read(struct store *s, struct read_job *job)
+{
+    struct err_ctx err = {0};
+    switch (job->kind) {
+    case READ_DEDUP:
+        job->rc = store_dedup(s, job->sender, &job->id, &job->dedup, &err);
+        job->found = job->rc == 0;
+        if (job->rc == ERR_NOTFOUND)
+            job->rc = 0;
+        break;
+    case READ_CURSORS:
+        job->rc = read_cursors(s, job, &err);
+        break;
+    case READ_LOG:
+        job->rc = read_log(s, job, &err);
+        break;
+    }
+}
+
+void job_run_commit(struct store *s, struct commit_job *job)
+{
+    job->rc = store_commit(s, &job->batch, &job->err);
+}
+
+void read_job_free(struct read_job *job)
+{
+    if (!job)
+        return;
+    free(job->cursors);
+    free(job->entries.list);
+    free(job->entries.text);
+    free(job);
+}

@@ -1,0 +1,90 @@
+/* What a server-side step may ask of its world: effects, and jobs that come back as completion events.
+ *
+ * Nothing in core reads a clock, a random source, a socket or a file. `struct io` is all it has: the time it
+ * was handed, a seeded generator, and emit. A world executes a job with job_run() on a thread of its own and
+ * hands the same pointer back in a completion event. Must not know: transports, threads, drivers. */
+#ifndef CORE_IO_H
+#define CORE_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/frame.h"
+#include "store/store.h"
+#include "trace/trace.h"
+#include "util/clock.h"
+#include "util/rng.h"
+
+enum effect_kind {
+    EFFECT_SEND,       /* queue `frame` on `link`; the world takes a reference */
+    EFFECT_CLOSE,      /* send what is queued, then close with `code` */
+    EFFECT_COMMIT,     /* run `commit` on the commit thread */
+    EFFECT_READ,       /* run `read` on the reader thread */
+    EFFECT_HTTP_REPLY, /* answer request `request` with `status` and `frame` (JSON) */
+};
+
+/* Entries and cursors to make durable. Owned by the node; untouched by it until the completion. */
+struct commit_job {
+    struct store_batch batch;
+    int rc;
+    struct err_ctx err;
+};
+
+enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG };
+
+struct log_entries { /* entries with their kinds and bodies in one block */
+    struct entry *list;
+    size_t n, cap;
+    char *text;
+    size_t text_len, text_cap;
+    bool failed; /* out of memory: the page is not whole */
+};
+
+/* One read. The asker fills the inputs and `owner`; job_run fills rc and the outputs; the asker frees it. */
+struct read_job {
+    enum read_kind kind;
+    int rc;         /* 0, or the store's error */
+    uint64_t owner; /* meaning of the asker */
+    void *owner_ptr;
+    /* READ_DEDUP */
+    uint64_t sender;
+    struct id id;
+    struct dedup dedup;
+    bool found;
+    /* READ_CURSORS: (user, device) in each chat; a chat without a row keeps delivered = UINT64_MAX */
+    uint64_t user;
+    uint32_t device;
+    struct cursor *cursors;
+    size_t cursors_n;
+    /* READ_LOG: seq > after (or ts >= since_us when that is set) and <= upto */
+    uint64_t chat, after, upto, since_us;
+    uint32_t limit;
+    size_t bytes_max;
+    struct log_entries entries;
+};
+
+void job_run_read(struct store *s, struct read_job *job);
+void job_run_commit(struct store *s, struct commit_job *job);
+void read_job_free(struct read_job *job);
+
+struct effect {
+    enum effect_kind kind;
+    void *link; /* the world's handle of a connection, as it came with NODE_OPEN */
+    struct shared_frame *frame;
+    int code;
+    const char *text;
+    uint64_t request;
+    struct commit_job *commit;
+    struct read_job *read;
+};
+
+struct io {
+    void (*emit)(void *arg, const struct effect *e);
+    void *arg;
+    struct rng rng;
+    struct now now;             /* set by each step */
+    struct trace_writer *trace; /* may be NULL */
+};
+
+#endif

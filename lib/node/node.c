@@ -1,0 +1,437 @@
+#include "node/node_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CURSOR_SAVE_NS (NS_PER_S / 2)
+
+struct node_limits node_limits_default(void)
+{
+    return (struct node_limits){.sessions_per_user = 16,
+                                .sending_per_conn = 256,
+                                .rate_per_s = 100,
+                                .rate_burst = 500,
+                                .body_max = PROTO_BODY_MAX,
+                                .chats_max = PROTO_CLAIMS_MAX,
+                                .queue_bytes = 1u << 20,
+                                .requests_per_sync = 1000,
+                                .backlog_max = 10000};
+}
+
+int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx)
+{
+    struct node *n = calloc(1, sizeof *n);
+    if (!n)
+        return err_set(ctx, ERR_NOMEM, "no memory for a node");
+    n->config = *c;
+    n->io = (struct io){.emit = c->emit, .arg = c->arg, .trace = c->trace};
+    rng_seed(&n->io.rng, c->seed);
+    registry_init(&n->registry, rng_u64(&n->io.rng));
+    n->registry.chats_max = c->limits.chats_max;
+    map_init(&n->sessions, 8, 8, 100000000, rng_u64(&n->io.rng));
+    struct delivery_config dc = {.features = c->features,
+                                 .queue_bytes_max = c->limits.queue_bytes,
+                                 .page = 100,
+                                 .backlog_max = c->limits.backlog_max};
+    delivery_init(&n->delivery, &n->io, &n->registry, &n->counters, &dc);
+    accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
+                delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
+    n->conn_last = c->conn_base;
+    n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
+    if (!n->scratch.data) {
+        node_free(n);
+        return err_set(ctx, ERR_NOMEM, "no memory for a node");
+    }
+    *out = n;
+    return 0;
+}
+
+static void session_free(struct session *s)
+{
+    free(s->claims);
+    free(s->subs);
+    free(s);
+}
+
+void node_free(struct node *n)
+{
+    if (!n)
+        return;
+    size_t at = 0;
+    void *v;
+    while (map_next(&n->sessions, &at, NULL, &v)) {
+        struct session *s = *(struct session **)v;
+        delivery_forget(&n->delivery, s);
+        session_free(s);
+    }
+    map_release(&n->sessions);
+    accept_release(&n->accept);
+    delivery_release(&n->delivery);
+    registry_release(&n->registry);
+    free(n->lineage);
+    free(n->scratch.data);
+    free(n);
+}
+
+/* ---- loading ---- */
+
+struct loading {
+    struct node *n;
+    int rc;
+};
+
+static void load_head(void *arg, const struct chat_head *h)
+{
+    struct loading *l = arg;
+    struct chat *c = registry_chat_make(&l->n->registry, h->chat);
+    if (!c) {
+        l->rc = ERR_NOMEM;
+        return;
+    }
+    c->epoch = c->epoch_durable = h->epoch;
+    c->head = c->durable = h->seq;
+    c->epoch_first = 0;
+}
+
+static void trace_member(struct node *n, uint64_t chat, uint64_t user, uint64_t seq, bool left)
+{
+    trace_emit(n->io.trace, &(struct trace_event){.chat = chat,
+                                                  .user = user,
+                                                  .arg = seq,
+                                                  .hop = HOP_SERVER_MEMBER,
+                                                  .flags = left ? TRACE_FLAG_LEFT : 0});
+}
+
+static void load_member(void *arg, const struct member_row *m)
+{
+    struct loading *l = arg;
+    if (m->to != UINT64_MAX)
+        return; /* over */
+    struct chat *c = registry_chat_make(&l->n->registry, m->chat);
+    int rc = c ? registry_member_set(&l->n->registry, c, m->user, m->from, m->role) : ERR_NOMEM;
+    if (rc)
+        l->rc = rc;
+    else if (m->role != MEMBER_INVITED)
+        trace_member(l->n, m->chat, m->user, m->from, false);
+}
+
+int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
+{
+    const struct lineage_entry *list;
+    size_t count = store_lineage(s, &list);
+    n->lineage = calloc(count ? count : 1, sizeof *list);
+    if (!n->lineage)
+        return err_set(ctx, ERR_NOMEM, "no memory for the lineage");
+    memcpy(n->lineage, list, count * sizeof *list);
+    n->lineage_n = count;
+    struct loading l = {.n = n};
+    struct store_load load = {.head = load_head, .member = load_member, .arg = &l};
+    int rc = store_load(s, &load, ctx);
+    if (!rc && l.rc)
+        rc = err_set(ctx, l.rc, "loading chats: %s", err_text(l.rc));
+    trace_emit(n->io.trace, &(struct trace_event){.arg = n->config.epoch, .hop = HOP_SERVER_EPOCH});
+    return rc;
+}
+
+/* ---- sessions ---- */
+
+struct session *node_session(const struct node *n, uint64_t conn)
+{
+    return conn ? map_get_ptr(&n->sessions, conn) : NULL;
+}
+
+static uint64_t on_open(struct node *n, const struct node_event *e)
+{
+    struct session *s = calloc(1, sizeof *s);
+    struct session **slot = s ? map_put_u64(&n->sessions, n->conn_last + 1, NULL) : NULL;
+    if (!slot) {
+        free(s);
+        return 0;
+    }
+    *slot = s;
+    s->conn = ++n->conn_last;
+    s->link = e->link;
+    s->flow = e->flow;
+    s->lane.conn = (uint32_t)s->conn;
+    s->flow.tcp_seq = (uint32_t)e->offset; /* where frames begin in the stream; shown by SOCKET_OPEN */
+    session_timer_set(&n->greeting, s, TIMER_HEARD, e->now.mono_ns);
+    n->counters.connections++;
+    return s->conn;
+}
+
+static void leave_user(struct session *s)
+{
+    for (struct session **at = &s->user->sessions; *at; at = &(*at)->next_of_user)
+        if (*at == s) {
+            *at = s->next_of_user;
+            s->user->sessions_n--;
+            return;
+        }
+}
+
+/* Take the session out of everything but the map: it gets nothing more and counts as gone. */
+static void detach(struct node *n, struct session *s, enum reason reason)
+{
+    session_timer_stop(s->state == SESSION_NEW ? &n->greeting : &n->heard, s, TIMER_HEARD);
+    if (s->state == SESSION_CLOSING)
+        return;
+    if (s->user) {
+        delivery_forget(&n->delivery, s);
+        leave_user(s);
+        n->sessions_n--;
+        n->by_net[s->net]--;
+        n->disconnects[s->net][reason]++;
+    }
+    s->state = SESSION_CLOSING;
+    s->lane.device_lo = (uint8_t)reason;
+}
+
+void session_end(struct node *n, struct session *s, int code, enum reason reason)
+{
+    if (s->state == SESSION_CLOSING)
+        return;
+    detach(n, s, reason);
+    struct effect e = {.kind = EFFECT_CLOSE, .link = s->link, .code = code, .text = close_code_text(code)};
+    n->io.emit(n->io.arg, &e);
+}
+
+static void on_closed(struct node *n, const struct node_event *e)
+{
+    struct session *s = node_session(n, e->conn);
+    if (!s)
+        return;
+    detach(n, s, e->reason);
+    if (s->user)
+        trace_lane_emit(n->io.trace, &s->lane,
+                        &(struct trace_event){.user = s->user->id,
+                                              .device = s->device,
+                                              .arg = (uint64_t)e->code,
+                                              .hop = HOP_SOCKET_CLOSE,
+                                              .reason = s->lane.device_lo});
+    map_del_u64(&n->sessions, s->conn);
+    session_free(s);
+}
+
+void session_error(struct node *n, struct session *s, enum proto_error code, const struct msg *about,
+                   uint32_t retry_ms, const char *text)
+{
+    struct msg m = {.t = MSG_ERROR,
+                    .code = slice_of(proto_error_code(code)),
+                    .text = slice_of(text ? text : proto_error_text(code)),
+                    .retry_ms = retry_ms};
+    if (about) {
+        m.re = slice_of(msg_type_name(about->t));
+        m.chat = about->chat;
+        m.id = about->id;
+    }
+    n->counters.rejected++;
+    delivery_send(&n->delivery, s, &m);
+}
+
+/* ---- events ---- */
+
+static void on_frame(struct node *n, const struct node_event *e)
+{
+    struct session *s = node_session(n, e->conn);
+    if (!s || s->state == SESSION_CLOSING)
+        return;
+    n->counters.frames++;
+    if (s->state != SESSION_NEW)
+        session_timer_set(&n->heard, s, TIMER_HEARD, e->now.mono_ns);
+    struct proto_frame f;
+    struct err_ctx err = {0};
+    struct msg m;
+    int rc = proto_frame_begin(&f, e->data, e->len, &n->scratch, &err);
+    while (!rc && s->state != SESSION_CLOSING && (rc = proto_frame_next(&f, &m, &err)) == 1) {
+        rc = 0;
+        if (m.t == MSG_HELLO)
+            node_hello(n, s, &m);
+        else
+            node_request(n, s, &m, e->offset);
+        if (f.done)
+            break;
+    }
+    if (rc < 0) {
+        session_error(n, s, PROTO_INVALID, NULL, 0, err.text);
+        session_end(n, s, CLOSE_PROTOCOL, REASON_PROTOCOL);
+    }
+}
+
+static void on_written(struct node *n, const struct node_event *e)
+{
+    struct session *s = node_session(n, e->conn);
+    if (!s)
+        return;
+    if (s->user && n->io.trace && e->frame->what != FRAME_OTHER)
+        trace_lane_emit(n->io.trace, &s->lane,
+                        &(struct trace_event){.id = e->frame->id,
+                                              .chat = e->frame->chat,
+                                              .user = s->user->id,
+                                              .device = s->device,
+                                              .arg = e->offset,
+                                              .attempt = e->frame->catchup,
+                                              .hop = e->frame->what == FRAME_MSG ? HOP_SERVER_PUSH
+                                                                                 : HOP_SERVER_ACCEPTED});
+    if (s->state == SESSION_CLOSING)
+        return;
+    delivery_written(&n->delivery, s, e->frame->len);
+}
+
+static void on_read_done(struct node *n, struct read_job *job)
+{
+    if (job->kind == READ_DEDUP) {
+        accept_read_done(&n->accept, job);
+    } else if (job->kind == READ_LOG && !job->owner) {
+        node_history_done(n, job);
+    } else {
+        struct session *s = node_session(n, job->owner);
+        if (s && s->state != SESSION_CLOSING) {
+            if (job->kind == READ_CURSORS)
+                node_resumed(n, s, job);
+            else
+                delivery_read_done(&n->delivery, s, job);
+        }
+    }
+    read_job_free(job);
+}
+
+static void expire(struct node *n, struct session_list *l, uint64_t now, uint64_t timeout,
+                   enum session_timer t, int code, enum reason reason, uint64_t *counter)
+{
+    while (timeout && l->first && now - l->first->timer_ns[t] >= timeout) {
+        ++*counter;
+        session_end(n, l->first, code, reason);
+    }
+}
+
+static void pump_all(struct node *n)
+{
+    size_t at = 0;
+    void *v;
+    while (map_next(&n->sessions, &at, NULL, &v)) {
+        struct session *s = *(struct session **)v;
+        if (s->state == SESSION_READY)
+            delivery_pump(&n->delivery, s);
+    }
+}
+
+static void on_tick(struct node *n, uint64_t now)
+{
+    const struct node_config *c = &n->config;
+    uint64_t ignored = 0;
+    expire(n, &n->greeting, now, c->hello_timeout_ns, TIMER_HEARD, CLOSE_HELLO_TIMEOUT, REASON_IDLE,
+           &ignored);
+    expire(n, &n->heard, now, c->idle_timeout_ns, TIMER_HEARD, CLOSE_IDLE, REASON_IDLE,
+           &n->counters.idle_timeouts);
+    expire(n, &n->delivery.awaiting, now, c->ack_timeout_ns, TIMER_ACK, CLOSE_ACK_TIMEOUT, REASON_ACK_TIMEOUT,
+           &n->counters.ack_timeouts);
+    if (now - n->cursors_saved_ns >= CURSOR_SAVE_NS && accept_wants_cursors(&n->accept)) {
+        n->cursors_saved_ns = now;
+        size_t count;
+        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
+        accept_cursors(&n->accept, list, count);
+    }
+    if (n->failures_seen != n->counters.read_failures) {
+        n->failures_seen = n->counters.read_failures;
+        pump_all(n);
+    }
+}
+
+static void close_all(struct node *n)
+{
+    size_t at = 0;
+    void *v;
+    while (map_next(&n->sessions, &at, NULL, &v))
+        session_end(n, *(struct session **)v, CLOSE_SHUTDOWN, REASON_SHUTDOWN);
+}
+
+static void on_drain(struct node *n)
+{
+    n->draining = true;
+    struct msg m = {.t = MSG_BYE,
+                    .code = SLICE("shutdown"),
+                    .text = SLICE("the server is going down; reconnect"),
+                    .reconnect = true};
+    size_t at = 0;
+    void *v;
+    while (map_next(&n->sessions, &at, NULL, &v)) {
+        struct session *s = *(struct session **)v;
+        if (s->state == SESSION_READY)
+            delivery_send(&n->delivery, s, &m);
+    }
+    size_t count;
+    if (accept_wants_cursors(&n->accept)) {
+        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
+        accept_cursors(&n->accept, list, count);
+    }
+}
+
+uint64_t node_step(struct node *n, const struct node_event *e)
+{
+    uint64_t conn = 0;
+    n->io.now = e->now;
+    switch (e->kind) {
+    case NODE_OPEN:
+        conn = on_open(n, e);
+        break;
+    case NODE_FRAME:
+        on_frame(n, e);
+        break;
+    case NODE_CLOSED:
+        on_closed(n, e);
+        break;
+    case NODE_WRITTEN:
+        on_written(n, e);
+        break;
+    case NODE_COMMITTED:
+        accept_committed(&n->accept, e->commit);
+        break;
+    case NODE_READ_DONE:
+        on_read_done(n, e->read);
+        break;
+    case NODE_TICK:
+        on_tick(n, e->now.mono_ns);
+        break;
+    case NODE_DRAIN:
+        if (e->code)
+            close_all(n);
+        else
+            on_drain(n);
+        break;
+    case NODE_HISTORY:
+        node_history(n, e);
+        break;
+    case NODE_EVENT_KINDS:
+        BUG_ON("no event");
+    }
+    accept_seal(&n->accept);
+    return conn;
+}
+
+bool node_idle(const struct node *n)
+{
+    return accept_idle(&n->accept);
+}
+
+void node_reload(struct node *n, const struct node_limits *limits, uint64_t ack_timeout_ns,
+                 uint64_t idle_timeout_ns)
+{
+    n->config.limits = *limits;
+    n->config.ack_timeout_ns = ack_timeout_ns;
+    n->config.idle_timeout_ns = idle_timeout_ns;
+    n->registry.chats_max = limits->chats_max;
+    n->delivery.config.queue_bytes_max = limits->queue_bytes;
+    n->delivery.config.backlog_max = limits->backlog_max;
+}
+
+void node_stats(const struct node *n, struct node_stats *out)
+{
+    *out = (struct node_stats){.counters = n->counters,
+                               .sessions = n->sessions_n,
+                               .sessions_max = n->sessions_max,
+                               .users = n->registry.users.count,
+                               .chats = n->registry.chats.count,
+                               .pending = n->accept.pending_n};
+    memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
+    memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+}

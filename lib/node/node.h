@@ -1,0 +1,87 @@
+/* The server as one pure step function: node_step(node, event) emits effects (core/io.h). It composes
+ * session, chat, delivery and the accept path; it never reads a clock, a socket, a random source or a file.
+ *
+ * A world owns the node: it opens the store, calls node_load, feeds events in the order in which they
+ * happened, carries out effects, and hands completed jobs back. One thread at a time. */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "core/accept.h"
+#include "core/delivery.h"
+#include "core/session.h"
+#include "crypto/keys.h"
+
+struct node_limits {
+    uint32_t sessions_per_user, sending_per_conn;
+    uint32_t rate_per_s, rate_burst; /* sends a user; 0: no limit */
+    uint32_t body_max, chats_max;    /* chats a user may be in */
+    uint32_t queue_bytes;            /* unsent bytes a connection */
+    uint32_t requests_per_sync;
+    uint64_t backlog_max;
+};
+struct node_limits node_limits_default(void);
+
+struct node_config {
+    unsigned features; /* enum delivery_features */
+    struct node_limits limits;
+    uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
+    uint32_t beat_s;
+    const struct keys *keys;
+    uint64_t seed, epoch;
+    uint64_t conn_base; /* connection numbers begin after this; differs between runs of one server */
+    struct trace_writer *trace;
+    void (*emit)(void *arg, const struct effect *e);
+    void *arg;
+};
+
+enum node_event_kind {
+    NODE_OPEN,      /* link, flow, offset (bytes of the handshake) -> *conn is set */
+    NODE_FRAME,     /* conn, data, len, offset: one whole text message */
+    NODE_CLOSED,    /* conn, code, reason */
+    NODE_WRITTEN,   /* conn, frame, offset: the socket took this frame */
+    NODE_COMMITTED, /* commit */
+    NODE_READ_DONE, /* read */
+    NODE_TICK,      /* every 10..100 ms */
+    NODE_DRAIN,     /* code 0: say bye, refuse what is new; code 1: close all (4002) */
+    NODE_HISTORY,   /* request, token, chat, after, limit: GET /history */
+    NODE_EVENT_KINDS
+};
+
+struct node_event {
+    enum node_event_kind kind;
+    struct now now;
+    uint64_t conn, offset, request, chat, after;
+    uint32_t limit;
+    void *link;
+    struct trace_flow flow;
+    const char *data; /* frame text, or the token of NODE_HISTORY */
+    size_t len;
+    int code;
+    enum reason reason;
+    struct shared_frame *frame;
+    struct commit_job *commit;
+    struct read_job *read;
+};
+
+struct node;
+
+int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx);
+void node_free(struct node *n);
+/* Take chats and memberships into memory. Before the first step. */
+int node_load(struct node *n, struct store *s, struct err_ctx *ctx);
+/* Returns the number of the connection for NODE_OPEN (0: refused, out of memory), else 0. */
+uint64_t node_step(struct node *n, const struct node_event *e);
+/* Nothing is in flight towards the store. */
+bool node_idle(const struct node *n);
+/* Limits and timeouts that may change while running. */
+void node_reload(struct node *n, const struct node_limits *limits, uint64_t ack_timeout_ns,
+                 uint64_t idle_timeout_ns);
+
+struct node_stats {
+    struct counters counters;
+    uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
+    uint64_t disconnects[NET_COUNT][REASON_COUNT];
+};
+void node_stats(const struct node *n, struct node_stats *out);
+
+#endif

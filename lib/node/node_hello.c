@@ -1,0 +1,213 @@
+/* hello: who is it, where did this device stop, and from where is it served on. */
+#include "node/node_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool known_epoch(const struct node *n, uint64_t epoch)
+{
+    for (size_t i = 0; i < n->lineage_n; i++)
+        if (n->lineage[i].epoch == epoch)
+            return true;
+    return epoch == n->config.epoch;
+}
+
+/* Up to which seq the device knows the chat. Seqs only grow over the epochs of one lineage, so a position of
+ * an older epoch still holds; one of an epoch we never had means nothing (the client drops by id what it
+ * knows). */
+static uint64_t position(struct node *n, const struct chat *c, uint64_t epoch, uint64_t seq)
+{
+    if (!known_epoch(n, epoch))
+        return 0;
+    if (seq <= c->durable)
+        return seq;
+    n->counters.resume_ahead++;
+    return c->durable;
+}
+
+static const struct claim *find_claim(const struct session *s, uint64_t chat)
+{
+    for (uint32_t i = 0; i < s->claims_n; i++)
+        if (s->claims[i].chat == chat)
+            return &s->claims[i];
+    return NULL;
+}
+
+static void welcome(struct node *n, struct session *s)
+{
+    const struct node_limits *l = &n->config.limits;
+    char name[20];
+    snprintf(name, sizeof name, "%llx", (unsigned long long)s->conn);
+    struct msg m = {.t = MSG_WELCOME,
+                    .session = slice_of(name),
+                    .epoch = n->config.epoch,
+                    .ts = n->io.now.wall_us,
+                    .beat_s = n->config.beat_s,
+                    .limits = {.body = l->body_max,
+                               .batch = PROTO_BATCH_MAX,
+                               .rate_per_s = l->rate_per_s,
+                               .chats = l->chats_max}};
+    m.resume = calloc(s->user->chats_n ? s->user->chats_n : 1, sizeof *m.resume);
+    for (uint32_t i = 0; m.resume && i < s->user->chats_n && m.resume_n < PROTO_CLAIMS_MAX; i++) {
+        const struct chat *c = s->user->chats[i];
+        if (chat_is_member(c, s->user->id))
+            m.resume[m.resume_n++] = (struct claim){c->id, c->epoch_durable, c->durable};
+    }
+    delivery_send(&n->delivery, s, &m);
+    free(m.resume);
+}
+
+static uint64_t first_known(const struct member *m)
+{
+    return m->from ? m->from - 1 : 0;
+}
+
+static void subscribe(struct node *n, struct session *s, struct chat *c, const struct cursor *saved)
+{
+    const struct member *m = chat_member(c, s->user->id);
+    if (!m || m->role == MEMBER_INVITED)
+        return;
+    const struct claim *claim = find_claim(s, c->id);
+    uint64_t floor = first_known(m), after = floor;
+    bool knows = true;
+    if (claim)
+        after = position(n, c, claim->epoch, claim->seq);
+    else if (saved && saved->delivered != UINT64_MAX)
+        after = position(n, c, saved->epoch, saved->delivered);
+    else
+        knows = false;
+    delivery_subscribe(&n->delivery, s, c, after > floor ? after : floor, !knows || after < floor);
+}
+
+static const struct cursor *saved_cursor(const struct read_job *job, uint64_t chat)
+{
+    for (size_t i = 0; job && i < job->cursors_n; i++)
+        if (job->cursors[i].chat == chat)
+            return &job->cursors[i];
+    return NULL;
+}
+
+void node_resumed(struct node *n, struct session *s, const struct read_job *job)
+{
+    if (job && job->rc) { /* serve from what the client claims; a cursor lost costs a redelivery */
+        n->counters.read_failures++;
+        job = NULL;
+    }
+    welcome(n, s);
+    s->state = SESSION_READY;
+    for (uint32_t i = 0; i < s->user->chats_n; i++)
+        subscribe(n, s, s->user->chats[i], saved_cursor(job, s->user->chats[i]->id));
+    free(s->claims);
+    s->claims = NULL;
+    s->claims_n = 0;
+    delivery_pump(&n->delivery, s);
+}
+
+void node_joined(struct node *n, struct chat *c, uint64_t user, uint64_t after)
+{
+    struct user *u = registry_user(&n->registry, user);
+    for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user)
+        if (s->state == SESSION_READY)
+            delivery_subscribe(&n->delivery, s, c, after, true);
+}
+
+/* Ask the store for the cursors of the chats that hello said nothing about; true when there are any. */
+static bool read_cursors(struct node *n, struct session *s)
+{
+    struct read_job *job = calloc(1, sizeof *job);
+    struct cursor *list = calloc(s->user->chats_n ? s->user->chats_n : 1, sizeof *list);
+    if (!job || !list) {
+        free(job);
+        free(list);
+        return false;
+    }
+    for (uint32_t i = 0; i < s->user->chats_n; i++)
+        if (!find_claim(s, s->user->chats[i]->id))
+            list[job->cursors_n++].chat = s->user->chats[i]->id;
+    job->kind = READ_CURSORS;
+    job->owner = s->conn;
+    job->user = s->user->id;
+    job->device = s->device;
+    job->cursors = list;
+    if (!job->cursors_n) {
+        read_job_free(job);
+        return false;
+    }
+    struct effect e = {.kind = EFFECT_READ, .read = job};
+    n->io.emit(n->io.arg, &e);
+    return true;
+}
+
+/* Join the user's sessions; a session of the same device is replaced. False: closed. */
+static bool enter(struct node *n, struct session *s, struct user *u)
+{
+    for (struct session *o = u->sessions, *next; o; o = next) {
+        next = o->next_of_user;
+        if (o->device == s->device)
+            session_end(n, o, CLOSE_REPLACED, REASON_REPLACED);
+    }
+    if (u->sessions_n >= n->config.limits.sessions_per_user) {
+        session_end(n, s, CLOSE_TOO_MANY_SESSIONS, REASON_PROTOCOL);
+        return false;
+    }
+    session_timer_stop(&n->greeting, s, TIMER_HEARD);
+    s->user = u;
+    s->state = SESSION_RESUMING;
+    s->next_of_user = u->sessions;
+    u->sessions = s;
+    u->sessions_n++;
+    session_timer_set(&n->heard, s, TIMER_HEARD, n->io.now.mono_ns);
+    n->by_net[s->net]++;
+    if (++n->sessions_n > n->sessions_max)
+        n->sessions_max = n->sessions_n;
+    n->counters.sessions++;
+    return true;
+}
+
+void node_hello(struct node *n, struct session *s, const struct msg *m)
+{
+    struct token token;
+    struct err_ctx err = {0};
+    if (s->state != SESSION_NEW) {
+        session_error(n, s, PROTO_INVALID, m, 0, "hello was said already");
+        return;
+    }
+    if (n->draining) {
+        session_end(n, s, CLOSE_SHUTDOWN, REASON_SHUTDOWN);
+        return;
+    }
+    int rc = token_verify(n->config.keys, m->token.p, m->token.n, n->io.now.wall_us / 1000000, &token, &err);
+    if (rc || (token.device && token.device != m->device)) {
+        bool expired = rc == ERR_TIMEOUT;
+        session_error(n, s, expired ? PROTO_TOKEN_EXPIRED : PROTO_UNAUTHENTICATED, m, 0,
+                      rc ? err.text : NULL);
+        session_end(n, s, expired ? CLOSE_TOKEN_EXPIRED : CLOSE_BAD_TOKEN, REASON_PROTOCOL);
+        return;
+    }
+    char net[16];
+    snprintf(net, sizeof net, "%.*s", (int)(m->net.n < 15 ? m->net.n : 15), m->net.n ? m->net.p : "");
+    s->net = (uint8_t)net_parse(net);
+    s->device = m->device;
+    s->expires_s = token.expires_s;
+    struct user *u = registry_user_make(&n->registry, token.user);
+    if (m->resume_n && !(s->claims = malloc(m->resume_n * sizeof *s->claims)))
+        u = NULL;
+    if (!u) {
+        session_end(n, s, CLOSE_OVERLOADED, REASON_PROTOCOL);
+        return;
+    }
+    if (m->resume_n)
+        memcpy(s->claims, m->resume, m->resume_n * sizeof *s->claims);
+    s->claims_n = m->resume_n;
+    if (!enter(n, s, u))
+        return;
+    struct trace_event open = {
+        .user = u->id, .device = s->device, .arg = s->flow.tcp_seq, .hop = HOP_SOCKET_OPEN, .reason = s->net};
+    struct trace_flow flow = s->flow;
+    flow.tcp_seq = 0;
+    memcpy(&open.id, &flow, sizeof open.id);
+    trace_lane_emit(n->io.trace, &s->lane, &open);
+    if (!(n->config.features & DELIVERY_ACK) || !read_cursors(n, s))
+        node_resumed(n, s, NULL);
+}

@@ -1,0 +1,389 @@
+/* What a session may ask once it has said hello, and GET /history. */
+#include "node/node_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum reason reason_of(enum proto_error code)
+{
+    switch (code) {
+    case PROTO_NOT_MEMBER:
+    case PROTO_NOT_ALLOWED:
+    case PROTO_NO_SUCH_CHAT:
+        return REASON_NOT_MEMBER;
+    case PROTO_RATE_LIMITED:
+    case PROTO_OVERLOADED:
+        return REASON_RATE_LIMITED;
+    case PROTO_STORAGE_FULL:
+        return REASON_STORAGE_FULL;
+    case PROTO_ID_CONFLICT:
+        return REASON_ID_CONFLICT;
+    case PROTO_ID_TOO_OLD:
+        return REASON_ID_TOO_OLD;
+    case PROTO_SHUTTING_DOWN:
+        return REASON_SHUTDOWN;
+    default:
+        return REASON_INVALID;
+    }
+}
+
+static void reject_send(struct node *n, struct session *s, const struct msg *m, enum proto_error code,
+                        uint32_t retry_ms)
+{
+    trace_lane_emit(n->io.trace, &s->lane,
+                    &(struct trace_event){.id = m->id,
+                                          .chat = m->chat,
+                                          .user = s->user->id,
+                                          .hop = HOP_SERVER_REJECT,
+                                          .reason = (uint8_t)reason_of(code)});
+    session_error(n, s, code, m, retry_ms, NULL);
+}
+
+/* Token bucket per user: 0, or the milliseconds until there is room again. */
+static uint32_t over_rate(struct node *n, struct user *u)
+{
+    const struct node_limits *l = &n->config.limits;
+    uint64_t now = n->io.now.mono_ns, burst = (uint64_t)l->rate_burst * 1000;
+    if (!l->rate_per_s)
+        return 0;
+    if (!u->bucket_ns) {
+        u->bucket_milli = burst;
+        u->bucket_ns = now;
+    }
+    uint64_t gained = (now - u->bucket_ns) / NS_PER_MS * l->rate_per_s; /* thousandths */
+    if (gained) {
+        u->bucket_milli = u->bucket_milli + gained < burst ? u->bucket_milli + gained : burst;
+        u->bucket_ns += (now - u->bucket_ns) / NS_PER_MS * NS_PER_MS;
+    }
+    if (u->bucket_milli < 1000)
+        return (uint32_t)((1000 - u->bucket_milli) / l->rate_per_s + 1);
+    u->bucket_milli -= 1000;
+    return 0;
+}
+
+static void on_send(struct node *n, struct session *s, const struct msg *m, uint64_t offset)
+{
+    n->counters.messages_received++;
+    trace_lane_emit(n->io.trace, &s->lane,
+                    &(struct trace_event){.id = m->id,
+                                          .chat = m->chat,
+                                          .user = s->user->id,
+                                          .device = s->device,
+                                          .arg = offset,
+                                          .hop = HOP_SERVER_RECEIVE,
+                                          .flags = n->accept.log ? TRACE_FLAG_DURABLE : 0});
+    if (n->draining) {
+        reject_send(n, s, m, PROTO_SHUTTING_DOWN, 1000);
+        return;
+    }
+    if (!m->kind.n || m->kind.n > PROTO_KIND_MAX) {
+        reject_send(n, s, m, PROTO_INVALID, 0);
+        return;
+    }
+    if (m->body.n > n->config.limits.body_max) {
+        reject_send(n, s, m, PROTO_BODY_TOO_LARGE, 0);
+        return;
+    }
+    uint32_t wait = over_rate(n, s->user);
+    if (wait || s->sending >= n->config.limits.sending_per_conn) {
+        reject_send(n, s, m, PROTO_RATE_LIMITED, wait ? wait : 100);
+        return;
+    }
+    s->sending++;
+    accept_send(&n->accept, s->conn, s->user->id, m);
+}
+
+static void on_sync(struct node *n, struct session *s, const struct msg *m)
+{
+    n->counters.syncs++;
+    if (!(n->config.features & DELIVERY_RESYNC)) {
+        session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, "sync is not served in this delivery mode");
+        return;
+    }
+    uint32_t most = n->config.limits.requests_per_sync;
+    struct sync_job job = {.since_us = m->since, .left = m->limit && m->limit < most ? m->limit : most};
+    int rc = 0;
+    if (m->chat) {
+        struct chat *c = registry_chat(&n->registry, m->chat);
+        if (!c || !chat_is_member(c, s->user->id)) {
+            session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
+            return;
+        }
+        uint64_t from = chat_member(c, s->user->id)->from;
+        job.chat = m->chat;
+        job.after = m->after + 1 > from ? m->after : from - 1;
+        job.upto = c->durable;
+        rc = delivery_sync(&n->delivery, s, &job);
+    } else {
+        for (uint32_t i = 0; i < s->user->chats_n && !rc; i++) {
+            struct chat *c = s->user->chats[i];
+            const struct member *who = chat_member(c, s->user->id);
+            if (who->role == MEMBER_INVITED)
+                continue;
+            job.chat = c->id;
+            job.after = who->from ? who->from - 1 : 0;
+            job.upto = c->durable;
+            rc = delivery_sync(&n->delivery, s, &job);
+        }
+    }
+    if (rc)
+        session_error(n, s, PROTO_LIMIT, m, 0, "too many syncs are waiting");
+}
+
+static void on_ack(struct node *n, struct session *s, const struct msg *m)
+{
+    struct chat *c = registry_chat(&n->registry, m->chat);
+    if (c)
+        delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ);
+}
+
+void node_request(struct node *n, struct session *s, const struct msg *m, uint64_t offset)
+{
+    if (s->state == SESSION_NEW) {
+        session_error(n, s, PROTO_UNAUTHENTICATED, m, 0, NULL);
+        return;
+    }
+    if (n->io.now.wall_us / 1000000 > s->expires_s) {
+        session_error(n, s, PROTO_TOKEN_EXPIRED, m, 0, NULL);
+        session_end(n, s, CLOSE_TOKEN_EXPIRED, REASON_PROTOCOL);
+        return;
+    }
+    switch (m->t) {
+    case MSG_SEND:
+        on_send(n, s, m, offset);
+        break;
+    case MSG_ACK:
+    case MSG_READ:
+        on_ack(n, s, m);
+        break;
+    case MSG_BEAT:
+        break; /* having been heard is all it is for */
+    case MSG_SYNC:
+        on_sync(n, s, m);
+        break;
+    case MSG_CREATE:
+    case MSG_JOIN:
+    case MSG_LEAVE:
+    case MSG_INVITE:
+    case MSG_REMOVE:
+        if (n->draining)
+            session_error(n, s, PROTO_SHUTTING_DOWN, m, 1000, NULL);
+        else if (!m->chat)
+            session_error(n, s, PROTO_INVALID, m, 0, "chat 0 is no chat");
+        else
+            accept_member(&n->accept, s->conn, s->user->id, m);
+        break;
+    default:
+        session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, NULL);
+    }
+}
+
+/* ---- what the accept path answers ---- */
+
+static void answered(struct session *s)
+{
+    if (s->sending)
+        s->sending--;
+}
+
+static void on_accepted(void *arg, uint64_t conn, const struct known *k, bool dup)
+{
+    struct node *n = arg;
+    struct session *s = node_session(n, conn);
+    if (dup)
+        trace_emit(
+            n->io.trace,
+            &(struct trace_event){
+                .id = k->id, .chat = k->chat, .user = k->sender, .arg = k->seq, .hop = HOP_SERVER_DUPLICATE});
+    if (!s || s->state == SESSION_CLOSING)
+        return;
+    answered(s);
+    if (!(n->config.features & DELIVERY_RETRY))
+        return;
+    struct msg m = {.t = MSG_ACCEPTED,
+                    .id = k->id,
+                    .chat = k->chat,
+                    .epoch = k->epoch,
+                    .seq = k->seq,
+                    .ts = k->ts_us,
+                    .tag_len = sizeof k->tag,
+                    .dup = dup};
+    memcpy(m.tag, k->tag, sizeof k->tag);
+    delivery_send(&n->delivery, s, &m);
+}
+
+static struct msg request_of(const struct pending *p)
+{
+    static const enum msg_type types[] = {MSG_SEND, MSG_CREATE, MSG_JOIN, MSG_LEAVE, MSG_INVITE, MSG_REMOVE};
+    struct msg m = {.t = types[p->e.op], .chat = p->e.chat};
+    if (p->e.op == ENTRY_MESSAGE)
+        m.id = p->e.id;
+    return m;
+}
+
+static void on_done(void *arg, uint64_t conn, const struct pending *p)
+{
+    struct node *n = arg;
+    struct session *s = node_session(n, conn);
+    if (!s || s->state == SESSION_CLOSING)
+        return;
+    struct msg re = request_of(p);
+    struct msg m = {.t = MSG_DONE, .re = slice_of(msg_type_name(re.t)), .chat = p->e.chat};
+    delivery_send(&n->delivery, s, &m);
+}
+
+static void on_refused(void *arg, uint64_t conn, const struct pending *p, enum proto_error code,
+                       uint32_t retry_ms)
+{
+    struct node *n = arg;
+    struct session *s = node_session(n, conn);
+    if (!s || s->state == SESSION_CLOSING)
+        return;
+    struct msg m = request_of(p);
+    if (p->e.op != ENTRY_MESSAGE) {
+        session_error(n, s, code, &m, retry_ms, NULL);
+        return;
+    }
+    answered(s);
+    reject_send(n, s, &m, code, retry_ms);
+}
+
+static void add_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e,
+                       enum member_role role)
+{
+    /* the limits were checked when the entry was sealed; past memory the next start reads it from the store
+     */
+    if (registry_member_set(&n->registry, c, user, e->seq, role))
+        return;
+    if (role == MEMBER_INVITED)
+        return;
+    trace_emit(n->io.trace,
+               &(struct trace_event){.chat = c->id, .user = user, .arg = e->seq, .hop = HOP_SERVER_MEMBER});
+    node_joined(n, c, user, e->seq ? e->seq - 1 : 0);
+}
+
+static void drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
+{
+    struct user *u = registry_user(&n->registry, user);
+    for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user) {
+        struct sub *sub = s->state == SESSION_READY ? session_sub(s, c) : NULL;
+        if (sub)
+            session_sub_drop(s, sub);
+    }
+    registry_member_drop(&n->registry, c, user);
+    trace_emit(
+        n->io.trace,
+        &(struct trace_event){
+            .chat = c->id, .user = user, .arg = e->seq, .hop = HOP_SERVER_MEMBER, .flags = TRACE_FLAG_LEFT});
+}
+
+static void on_committed(void *arg, struct chat *c, const struct pending *p)
+{
+    struct node *n = arg;
+    const struct entry *e = &p->e;
+    if (n->accept.log)
+        trace_emit(
+            n->io.trace,
+            &(struct trace_event){
+                .id = e->id, .chat = e->chat, .user = e->sender, .arg = e->seq, .hop = HOP_SERVER_COMMIT});
+    switch (e->op) {
+    case ENTRY_MESSAGE:
+        n->counters.messages++;
+        delivery_fan_out(&n->delivery, c, e, p->conn);
+        return;
+    case ENTRY_CREATE:
+        for (uint32_t i = 0; i < p->users_n; i++)
+            add_member(n, c, p->users[i], e, p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN);
+        return; /* entry 0 is nobody's news: members see the chat by its first message */
+    case ENTRY_INVITE:
+        add_member(n, c, p->target, e, MEMBER_INVITED);
+        break;
+    case ENTRY_JOIN:
+        add_member(n, c, p->target, e, MEMBER_PLAIN);
+        break;
+    default:
+        break;
+    }
+    delivery_fan_out(&n->delivery, c, e, 0);
+    if (e->op == ENTRY_LEAVE || e->op == ENTRY_REMOVE)
+        drop_member(n, c, p->target, e); /* has seen this entry, and sees nothing after it */
+}
+
+const struct accept_ops node_accept_ops = {
+    .committed = on_committed, .accepted = on_accepted, .done = on_done, .refused = on_refused};
+
+/* ---- history ---- */
+
+static void http_error(struct node *n, uint64_t request, int status, enum proto_error code)
+{
+    struct buf b = BUF_INIT(1024);
+    buf_printf(&b, "{\"error\":{\"code\":\"%s\",\"text\":\"%s\"}}\n", proto_error_code(code),
+               proto_error_text(code));
+    struct shared_frame *f = b.failed ? NULL : shared_frame_new(b.data, b.len);
+    buf_release(&b);
+    struct effect e = {.kind = EFFECT_HTTP_REPLY, .request = request, .code = f ? status : 500, .frame = f};
+    n->io.emit(n->io.arg, &e);
+    shared_frame_unref(f);
+}
+
+void node_history(struct node *n, const struct node_event *e)
+{
+    struct token token;
+    int rc = token_verify(n->config.keys, e->data, e->len, e->now.wall_us / 1000000, &token, NULL);
+    if (rc) {
+        http_error(n, e->request, 401, rc == ERR_TIMEOUT ? PROTO_TOKEN_EXPIRED : PROTO_UNAUTHENTICATED);
+        return;
+    }
+    struct chat *c = registry_chat(&n->registry, e->chat);
+    const struct member *m = c ? chat_member(c, token.user) : NULL;
+    if (!m || m->role == MEMBER_INVITED) { /* not even whether it exists */
+        http_error(n, e->request, 404, PROTO_NO_SUCH_CHAT);
+        return;
+    }
+    struct read_job *job = calloc(1, sizeof *job);
+    if (!job) {
+        http_error(n, e->request, 503, PROTO_OVERLOADED);
+        return;
+    }
+    *job = (struct read_job){.kind = READ_LOG,
+                             .chat = e->chat,
+                             .after = e->after + 1 > m->from ? e->after : m->from - 1,
+                             .upto = c->durable,
+                             .limit = e->limit,
+                             .bytes_max = 4u << 20,
+                             .user = e->request};
+    struct effect read = {.kind = EFFECT_READ, .read = job};
+    n->io.emit(n->io.arg, &read);
+}
+
+void node_history_done(struct node *n, struct read_job *job)
+{
+    if (job->rc) {
+        n->counters.read_failures++;
+        http_error(n, job->user, 503, PROTO_OVERLOADED);
+        return;
+    }
+    struct buf b = BUF_INIT(64u << 20);
+    buf_str(&b, "{\"chat\":\"");
+    buf_u64(&b, job->chat);
+    buf_str(&b, "\",\"head\":");
+    buf_u64(&b, job->upto);
+    buf_str(&b, ",\"messages\":[");
+    for (size_t i = 0; i < job->entries.n; i++) {
+        struct msg m;
+        delivery_entry_msg(&m, &job->entries.list[i]);
+        if (i)
+            buf_char(&b, ',');
+        proto_encode(&b, &m);
+    }
+    buf_str(&b, "]}\n");
+    struct shared_frame *f = b.failed ? NULL : shared_frame_new(b.data, b.len);
+    buf_release(&b);
+    if (!f) {
+        http_error(n, job->user, 503, PROTO_OVERLOADED);
+        return;
+    }
+    struct effect e = {.kind = EFFECT_HTTP_REPLY, .request = job->user, .code = 200, .frame = f};
+    n->io.emit(n->io.arg, &e);
+    shared_frame_unref(f);
+}
