@@ -136,7 +136,7 @@ int token_claims(const char *json, size_t n, uint64_t now_s, struct token *out, 
     if (!c)
         return err_set(ctx, ERR_INVALID, "token: the claims are no JSON object");
     struct token t = {0};
-    uint64_t nbf;
+    uint64_t nbf = 0;
     int rc = read_claims(c, &t, &nbf, ctx);
     json_decref(c);
     if (rc)

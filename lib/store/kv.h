@@ -34,15 +34,20 @@ struct kv_ops {
     void (*merge)(struct kv_batch *, enum kv_family, struct kv_bytes key,
                   struct kv_bytes val); /* cursors: maximum */
     void (*del)(struct kv_batch *, enum kv_family, struct kv_bytes key);
-    /* sync: durable when it returns 0. ERR_FULL: nothing was written, checked beforehand against the reserve.
-     * ERR_IO: outcome unknown, the store is dead until reopened. */
+    /* sync: durable when it returns 0. ERR_FULL: nothing was written (below the reserve, or out of space and
+     * found absent again); the kv stays usable and writes again once there is room. ERR_IO: outcome unknown,
+     * the kv refuses everything until it is closed and opened again. */
     int (*write)(struct kv *, struct kv_batch *, bool sync, struct err_ctx *);
-    /* 0 with *val appended to out, ERR_NOTFOUND, ERR_CORRUPT, ERR_IO. */
+    /* 0 with the value appended to out, ERR_NOTFOUND (no sentence), ERR_CORRUPT, ERR_IO. */
     int (*get)(struct kv *, enum kv_family, struct kv_bytes key, struct buf *out, struct err_ctx *);
-    /* Rows with from <= key < to, rising, or falling when `reverse` (from the last below `to`). */
+    /* Rows with from <= key < to, rising, or falling when `reverse` (from the last below `to`). An empty `to`
+     * is the end of the family. fn may read the kv, never write it. */
     int (*scan)(struct kv *, enum kv_family, struct kv_bytes from, struct kv_bytes to, bool reverse,
                 kv_scan_fn *fn, void *arg, struct err_ctx *);
+    /* Everything written so far is durable when it returns 0; ERR_IO as in write. */
     int (*sync)(struct kv *, struct err_ctx *);
+    /* Room for a write? 0, ERR_FULL or ERR_IO; cheap. */
+    int (*room)(struct kv *, struct err_ctx *);
     /* A consistent copy in `dir` (which must not exist). ERR_UNSUPPORTED for memory. */
     int (*checkpoint)(struct kv *, const char *dir, struct err_ctx *);
     uint64_t (*disk_bytes)(struct kv *);
@@ -53,12 +58,28 @@ struct kv {
     const struct kv_ops *ops;
 };
 
+/* A cursor row: epoch, delivered, read, 8 bytes each, big-endian. Merging keeps the maximum of each field
+ * within one epoch; of two epochs the operand written later wins (names of epochs have no order). */
+#define KV_CURSOR_BYTES 24
+void kv_cursor_merge(uint8_t into[KV_CURSOR_BYTES], const uint8_t later[KV_CURSOR_BYTES]);
+
 struct kv_rocksdb_config {
     const char *dir;
-    uint64_t reserve_bytes; /* below this much free space write answers ERR_FULL; default 64 MiB */
+    uint64_t reserve_bytes; /* below this much free space write answers ERR_FULL; 0: KV_RESERVE_DEFAULT */
     bool create;            /* make it if missing */
+    bool read_only;         /* beside a writer, or of a backup: what is there now; write answers ERR_PERM */
 };
+#define KV_RESERVE_DEFAULT (64ull << 20)
+/* The folder itself must exist. ERR_BUSY: another process has it; ERR_NOTFOUND: nothing there and not
+ * `create`; ERR_CORRUPT: a record that had been synced is damaged (a torn last record is dropped). */
 int kv_rocksdb_open(struct kv **out, const struct kv_rocksdb_config *c, struct err_ctx *ctx);
+
 int kv_mem_open(struct kv **out, struct err_ctx *ctx);
+/* Power cut: everything since the last sync is gone, and a failure that was set is over. Only while nobody
+ * uses it. */
+void kv_mem_crash(struct kv *kv);
+/* The write after `after` more ones fails with `code`: ERR_FULL (that one alone, nothing is written) or
+ * ERR_IO (it is applied unsynced or not, by `applied`; then everything is refused until kv_mem_crash). */
+void kv_mem_fail(struct kv *kv, uint64_t after, int code, bool applied);
 
 #endif

@@ -1,0 +1,22 @@
+/* How the database is tuned; also for the bench's bare writer, so that both sides have the same engine. */
+#ifndef STORE_ROCKSDB_OPTIONS_IMPL_H
+#define STORE_ROCKSDB_OPTIONS_IMPL_H
+
+#include <rocksdb/c.h>
+#include <stdbool.h>
+
+#include "store/kv.h"
+
+#define ROCKSDB_FAMILIES (KV_FAMILIES + 1) /* and "default", which stays empty */
+
+struct rocksdb_tuning {
+    rocksdb_options_t *db, *family[ROCKSDB_FAMILIES];
+    const char *names[ROCKSDB_FAMILIES];
+    rocksdb_cache_t *cache;
+};
+
+/* Families in the order of enum kv_family, "default" last. */
+void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create);
+void rocksdb_tuning_release(struct rocksdb_tuning *t);
+
+#endif
