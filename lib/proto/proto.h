@@ -25,6 +25,7 @@
 #define PROTO_BATCH_MAX   50u   /* messages in one frame */
 #define PROTO_CLAIMS_MAX  4096u /* chats in hello.resume / welcome.chats */
 #define PROTO_USERS_MAX   1024u
+#define PROTO_NOTICES_MAX 64u
 #define PROTO_TAG_BYTES   16u
 #define PROTO_SEQ_MAX     ((1ull << 53) - 1)
 
@@ -57,11 +58,53 @@ struct msg_limits {
     uint32_t body, batch, rate_per_s, chats;
 };
 
-/* All fields of all messages. Those a type does not have are zero. `has` has bit MSG_HAS_x set for optional
- * fields that were present (decode) or shall be written (encode); required ones are always written. */
+/* The members that messages.def may name; a field there without an entry here does not compile. */
+#define MSG_FIELDS(X)                                                                                        \
+    X(token)                                                                                                 \
+    X(device)                                                                                                \
+    X(net)                                                                                                   \
+    X(resume)                                                                                                \
+    X(id)                                                                                                    \
+    X(chat)                                                                                                  \
+    X(kind)                                                                                                  \
+    X(body)                                                                                                  \
+    X(seq)                                                                                                   \
+    X(away)                                                                                                  \
+    X(after)                                                                                                 \
+    X(limit)                                                                                                 \
+    X(since)                                                                                                 \
+    X(users)                                                                                                 \
+    X(user)                                                                                                  \
+    X(session)                                                                                               \
+    X(epoch)                                                                                                 \
+    X(ts)                                                                                                    \
+    X(beat_s)                                                                                                \
+    X(limits)                                                                                                \
+    X(notices)                                                                                               \
+    X(tag)                                                                                                   \
+    X(dup)                                                                                                   \
+    X(from)                                                                                                  \
+    X(re)                                                                                                    \
+    X(to)                                                                                                    \
+    X(more)                                                                                                  \
+    X(gap_from)                                                                                              \
+    X(reason)                                                                                                \
+    X(code)                                                                                                  \
+    X(text)                                                                                                  \
+    X(retry_ms)                                                                                              \
+    X(reconnect)
+enum msg_field {
+#define X(field) MSG_FIELD_##field,
+    MSG_FIELDS(X)
+#undef X
+};
+#define MSG_HAS(field) (1ull << MSG_FIELD_##field)
+
+/* All fields of all messages. Those a type does not have are zero. `has` has bit MSG_HAS(x) set for fields
+ * that were present (decode), or that shall be written though they are zero (encode). */
 struct msg {
     enum msg_type t;
-    uint64_t has; /* 1 << index of the field within its message's rows in messages.def */
+    uint64_t has; /* MSG_HAS(chat) | ... */
     uint64_t chat, user, epoch, from;
     uint64_t seq, after, since, ts, to, gap_from;
     struct id id;
@@ -78,9 +121,12 @@ struct msg {
     uint32_t resume_n, users_n, notices_n;
 };
 
-const char *msg_type_name(enum msg_type t); /* "hello" */
+const char *msg_type_name(enum msg_type t); /* "hello"; "" for MSG_NONE */
+bool msg_from_client(enum msg_type t);      /* its direction is client to server */
 
-/* Scratch for one frame: give it once, reset by proto_frame_begin. Size it PROTO_SCRATCH for the worst case.
+/* Scratch for one frame: give it once, reset by proto_frame_begin. PROTO_SCRATCH suffices for every frame
+ * that holds one list; a frame of many full lists may get ERR_LIMIT. A smaller scratch only makes that come
+ * earlier.
  */
 #define PROTO_SCRATCH (PROTO_FRAME_MAX + PROTO_CLAIMS_MAX * sizeof(struct claim) + PROTO_USERS_MAX * 8)
 struct proto_scratch {
@@ -88,10 +134,11 @@ struct proto_scratch {
     size_t cap, len;
 };
 
-/* Walk a text frame. begin checks that it is one object or an array of 1..50; next returns 1 with *m filled,
- * 0 at the end, or an error (after which the frame is spent). Slices stay good until the frame or scratch is
- * reused. A message whose "t" is unknown yields t = MSG_NONE with m->code = the text of t, so that the caller
- * can answer unknown_type. */
+/* Walk a text frame. begin checks size and that it starts as one object or a non-empty array; next returns 1
+ * with *m filled, 0 at the end, or an error (after which the frame is spent: it goes on returning an error).
+ * The 51st object of an array is ERR_LIMIT. Slices stay good until the frame or scratch is reused. A message
+ * whose "t" is unknown yields t = MSG_NONE with m->code = the text of t, so that the caller can answer
+ * unknown_type. Numbers in decimal strings have no sign and no leading zero; null stands for no field. */
 struct proto_frame {
     const char *p, *end, *start;
     struct proto_scratch *scratch;
@@ -102,7 +149,9 @@ int proto_frame_begin(struct proto_frame *f, const char *p, size_t n, struct pro
                       struct err_ctx *ctx);
 int proto_frame_next(struct proto_frame *f, struct msg *m, struct err_ctx *ctx);
 
-/* Append one JSON object. Optional fields are written when non-zero / non-empty (dup and chats always). */
+/* Append one JSON object. Optional fields are written when non-zero / non-empty, or when `has` asks for it
+ * (dup and the lists of claims always). Strings must be valid UTF-8. No limit but the buffer's own is
+ * checked. */
 void proto_encode(struct buf *out, const struct msg *m);
 
 /* Error and close codes (errors.def). */
@@ -117,7 +166,7 @@ enum close_code {
 #include "proto/errors.def"
 #undef CLOSE
 };
-const char *proto_error_code(enum proto_error e);
+const char *proto_error_code(enum proto_error e); /* "not_member" */
 const char *proto_error_text(enum proto_error e);
 bool proto_error_retryable(enum proto_error e);
 const char *close_code_text(int code); /* "" for codes not ours */
