@@ -33,8 +33,9 @@ struct trace_header {
     uint32_t record_bytes, capacity; /* capacity: ring slots */
     uint32_t pid, number;
     uint16_t node, flags;
-    uint32_t zero;
-    uint64_t writer; /* random: a .ring belongs to the .ctr with the same number */
+    uint32_t writers; /* of this process so far: a missing file shows */
+    uint64_t process; /* random, the same in all files of one process */
+    uint64_t writer;  /* random: a .ring belongs to the .ctr with the same number */
     uint64_t seed;
     int64_t utc_offset_ns;                    /* CLOCK_REALTIME - CLOCK_MONOTONIC when opened */
     uint64_t opened_ns;                       /* CLOCK_MONOTONIC */
@@ -42,7 +43,7 @@ struct trace_header {
     uint64_t emitted, dropped;                /* records put into the ring; records a full ring refused */
     char name[32];
     char host[64];
-    uint8_t reserved[48];
+    uint8_t reserved[40];
 };
 _Static_assert(sizeof(struct trace_header) == TRACE_HEADER_BYTES, "the header's size is part of the format");
 

@@ -50,6 +50,8 @@ enum net {
 #define TRACE_FLAG_FIN      0x04
 #define TRACE_FLAG_RST      0x08
 #define TRACE_FLAG_DURABLE  0x10 /* server receive: this server commits before it pushes */
+#define TRACE_FLAG_ONE_SEND 0x01 /* submit: legacy, this client sends an id at most once */
+#define TRACE_FLAG_OUTBOX   0x02 /* submit: this client keeps it until accepted or given up */
 
 /* Node numbers tell the writers of one run apart. */
 #define TRACE_NODE_SERVER 1   /* 1..99: server nodes; a restarted server keeps its number */

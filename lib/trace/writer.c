@@ -41,7 +41,7 @@ struct trace_writer {
 struct trace {
     struct tsc tsc;
     char dir[PATH_MAX - 128], name[32];
-    uint64_t seed;
+    uint64_t seed, process;
     uint32_t capacity;
     uint16_t node;
     pthread_t flusher;
@@ -177,6 +177,14 @@ static void *flusher_main(void *arg)
 
 /* ---- opening and closing ---- */
 
+static uint64_t random_u64(void)
+{
+    uint64_t v;
+    if (getrandom(&v, sizeof v, 0) != sizeof v)
+        v = clock_mono_ns() ^ clock_wall_us() << 20;
+    return v;
+}
+
 static bool good_name(const char *s)
 {
     size_t n = s ? strlen(s) : 0;
@@ -231,6 +239,7 @@ int trace_open(struct trace **out, const struct trace_config *c, struct err_ctx 
     t->seed = c->seed;
     t->capacity = cap;
     t->node = c->node;
+    t->process = random_u64();
     tsc_init(&t->tsc);
     rc = start_flusher(t, ctx);
     if (rc < 0) {
@@ -290,12 +299,13 @@ static void fill_header(struct trace_header *h, const struct trace *t, uint32_t 
     h->node = t->node;
     h->flags = atomic_load(&t->tsc.usable) ? TRACE_FILE_TSC : 0;
     h->seed = t->seed;
+    h->process = t->process;
+    h->writers = t->writers_n + 1;
+    h->writer = random_u64();
     h->utc_offset_ns = (int64_t)(now.wall_us * NS_PER_US) - (int64_t)now.mono_ns;
     h->opened_ns = now.mono_ns;
     memcpy(h->name, t->name, sizeof h->name);
     gethostname(h->host, sizeof h->host - 1);
-    if (getrandom(&h->writer, sizeof h->writer, 0) != sizeof h->writer)
-        h->writer = now.mono_ns ^ now.wall_us << 20;
 }
 
 /* Both files, the ring allocated on disk (a full disk must not become a SIGBUS) and mapped with its pages in.
@@ -350,6 +360,8 @@ int trace_writer_new(struct trace_writer **out, struct trace *t, struct err_ctx 
                              : err_set(ctx, ERR_LIMIT, "a process has at most %d trace writers", WRITERS_MAX);
     if (rc == 0) {
         t->writer[n] = w;
+        for (uint32_t i = 0; i < n; i++)
+            __atomic_store_n(&t->writer[i]->ring->h.writers, n + 1, __ATOMIC_RELAXED);
         atomic_store_explicit(&t->writers_n, n + 1, memory_order_release);
         *out = w;
     }
