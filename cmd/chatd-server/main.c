@@ -1,0 +1,159 @@
+/* chatd-server: options to configuration, then lib/run does the work. */
+#include <stdio.h>
+#include <string.h>
+
+#include "run/server.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/opt.h"
+
+static const struct opt options[] = {
+#include "cmd/chatd-server/options.def"
+    OPT_END};
+
+static const struct opt_command commands[] = {
+    {"serve", "", "run the server (the default)", 0, 0},
+    {"token", "", "print a token that --user may log in with", 0, 0},
+    {0}};
+
+static const struct opt_tool tool = {
+    .name = "chatd-server",
+    .summary = "a chat server that loses nothing, and can be told to",
+    .description =
+        "With no flag at all this is the full server: clients on ws://127.0.0.1:8080/ (subprotocol chat.v1), "
+        "messages in ./chatd-data, keys in ./chatd-keys. Every message is durable before it is "
+        "acknowledged, and redelivered until each device has acknowledged it.\n\n"
+        "SIGTERM drains within --drain-timeout and tells clients to reconnect; SIGHUP reads the "
+        "configuration file again. HTTP on the same port: /healthz, /readyz, /metrics, /history/CHAT.",
+    .commands = commands,
+    .default_first = true,
+    .options = options,
+    .env_prefix = "CHATD_",
+    .examples = "chatd-server\n"
+                "chatd-server token --user 7 --ttl 1d\n"
+                "chatd-server --config chatd.json --check-config\n"
+                "curl -s 127.0.0.1:8080/metrics"};
+
+static struct opt_set *set;
+
+static int token(struct err_ctx *err)
+{
+    struct keys keys;
+    if (!opt_given(set, "user"))
+        return err_set(err, ERR_USAGE, "token: --user is missing");
+    int rc = keys_open(&keys, opt_string(set, "keys"), true, err);
+    if (rc)
+        return rc;
+    const char *role = opt_string(set, "role");
+    uint64_t now = clock_wall_us() / 1000000;
+    struct token t = {.user = opt_u64(set, "user"),
+                      .device = (uint32_t)opt_u64(set, "device"),
+                      .role = !strcmp(role, "operator")    ? ROLE_OPERATOR
+                              : !strcmp(role, "moderator") ? ROLE_MODERATOR
+                                                           : ROLE_USER,
+                      .issued_s = now,
+                      .expires_s = now + opt_u64(set, "ttl") / NS_PER_S};
+    struct buf out = BUF_INIT(4096);
+    rc = token_mint(&keys, &t, &out);
+    if (!rc)
+        puts(buf_cstr(&out));
+    buf_release(&out);
+    keys_wipe(&keys);
+    return rc ? err_set(err, rc, "cannot make the token") : 0;
+}
+
+/* The parts of the configuration that SIGHUP may change. */
+static void fill_limits(struct server_config *c, const struct opt_set *o)
+{
+    c->limits = node_limits_default();
+    c->limits.sessions_per_user = (uint32_t)opt_u64(o, "sessions-per-user");
+    c->limits.rate_per_s = (uint32_t)opt_u64(o, "rate");
+    c->limits.rate_burst = (uint32_t)opt_u64(o, "burst");
+    c->limits.sending_per_conn = (uint32_t)opt_u64(o, "in-flight");
+    c->limits.body_max = (uint32_t)opt_u64(o, "body-max");
+    c->limits.queue_bytes = (uint32_t)opt_u64(o, "queue");
+    c->limits.backlog_max = opt_u64(o, "backlog");
+    c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
+    c->ack_timeout_ns = opt_u64(o, "ack-timeout");
+    c->idle_timeout_ns = opt_u64(o, "idle-timeout");
+}
+
+static int reload(void *arg, struct server_config *fresh)
+{
+    (void)arg;
+    struct opt_set *next;
+    struct err_ctx err = {0};
+    struct buf ignored = BUF_INIT(4096);
+    int rc = opt_reload(&next, set, &ignored, &err);
+    if (rc) {
+        log_error("reload: %s; nothing was changed", err.text);
+    } else {
+        if (ignored.len)
+            log_warn("reload: needs a restart: %s", buf_cstr(&ignored));
+        fill_limits(fresh, next);
+        opt_free(next);
+    }
+    buf_release(&ignored);
+    return rc;
+}
+
+static void ready(void *arg, int port)
+{
+    const struct server_config *c = arg;
+    log_info("listening on %s (port %d), store %s, keys %s", c->listen, port, c->store_url, c->keys_dir);
+}
+
+static int serve(struct err_ctx *err)
+{
+    static struct server_config c;
+    char url[4096];
+    int rc = delivery_parse(&c.features, opt_string(set, "delivery"), err);
+    if (rc)
+        return err_set(err, ERR_USAGE, "%s", err->text);
+    snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));
+    c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
+                  : c.features & DELIVERY_DURABLE ? url
+                                                  : "mem:";
+    c.listen = opt_string(set, "listen");
+    c.keys_dir = opt_string(set, "keys");
+    c.trace_dir = opt_string(set, "trace");
+    c.conns_max = (uint32_t)opt_u64(set, "connections");
+    c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
+    c.drain_ns = opt_u64(set, "drain-timeout");
+    c.reserve_bytes = opt_u64(set, "reserve");
+    c.clock_shift_us = (int64_t)(opt_u64(set, "clock-shift") / NS_PER_US);
+    c.seed = opt_given(set, "seed") ? opt_seed(set) : 0;
+    c.reload = reload;
+    c.ready = ready;
+    c.arg = &c;
+    fill_limits(&c, set);
+    if (opt_flag(set, "check-config"))
+        return 0;
+    if (opt_flag(set, "print-config")) {
+        struct buf out = BUF_INIT(1u << 16);
+        opt_print_config(set, &out);
+        fputs(buf_cstr(&out), stdout);
+        buf_release(&out);
+        return 0;
+    }
+    return server_run(&c, err);
+}
+
+int main(int argc, char **argv)
+{
+    struct err_ctx err = {0};
+    struct buf answer = BUF_INIT(1u << 20);
+    int rc = opt_parse(&set, &tool, argc, argv, "config", &answer, &err);
+    if (!rc && answer.len) {
+        fputs(buf_cstr(&answer), stdout);
+    } else if (!rc) {
+        int v = opt_verbosity(set);
+        log_set(log_to_stderr, NULL, v < 0 ? LOG_ERROR : v > 0 ? LOG_DEBUG : LOG_INFO);
+        rc = strcmp(opt_command(set), "token") ? serve(&err) : token(&err);
+    }
+    if (rc)
+        fprintf(stderr, "chatd-server: %s\n", err.text[0] ? err.text : err_text(rc));
+    buf_release(&answer);
+    opt_free(set);
+    return err_exit_status(rc);
+}

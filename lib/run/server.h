@@ -1,0 +1,29 @@
+/* chatd-server in the real world: one event loop (libwebsockets on libev) around a node, a store with its
+ * threads, signals, HTTP. The program fills server_config and calls server_run. */
+#ifndef RUN_SERVER_H
+#define RUN_SERVER_H
+
+#include "node/node.h"
+
+struct server_config {
+    const char *listen;    /* ADDR:PORT */
+    const char *store_url; /* rocksdb:DIR or mem: */
+    const char *keys_dir;
+    const char *trace_dir; /* NULL: off */
+    unsigned features;     /* enum delivery_features */
+    struct node_limits limits;
+    uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
+    uint32_t conns_max, beat_s;
+    int64_t clock_shift_us;
+    /* Called on SIGHUP; fills the parts that may change. Non-zero: keep what there is. */
+    int (*reload)(void *arg, struct server_config *fresh);
+    void *arg;
+    /* Called once when clients can connect. */
+    void (*ready)(void *arg, int port);
+};
+
+/* Runs until SIGTERM or SIGINT was obeyed (0) or something broke: ERR_BUSY (folder or address in use), ERR_IO
+ * (a failed fsync: outcome unknown, start again), ... */
+int server_run(const struct server_config *c, struct err_ctx *ctx);
+
+#endif

@@ -1,0 +1,185 @@
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/server_impl.h"
+
+static void reply_text(struct ws_conn *c, int status, const char *type, const char *text)
+{
+    ws_http_reply(c, status, type, text, strlen(text));
+}
+
+static void reply_error(struct ws_conn *c, int status, const char *code, const char *text)
+{
+    char body[256];
+    snprintf(body, sizeof body, "{\"error\":{\"code\":\"%s\",\"text\":\"%s\"}}\n", code, text);
+    reply_text(c, status, "application/json", body);
+}
+
+void server_http_reply(struct server *s, uint64_t request, int status, struct shared_frame *body)
+{
+    struct ws_conn *c = ws_http_alive(s->ws, request);
+    if (c)
+        ws_http_reply(c, status, "application/json", body ? body->data : "", body ? body->len : 0);
+}
+
+/* ---- metrics: Prometheus text exposition format 0.0.4 ---- */
+
+static void family(struct buf *b, const char *name, const char *type, const char *help)
+{
+    buf_printf(b, "# HELP chatd_%s %s\n# TYPE chatd_%s %s\n", name, help, name, type);
+}
+
+static void gauge(struct buf *b, const char *name, const char *help, uint64_t v)
+{
+    family(b, name, "gauge", help);
+    buf_printf(b, "chatd_%s %llu\n", name, (unsigned long long)v);
+}
+
+static void metrics_counters(struct buf *b, const struct counters *c)
+{
+#define COUNTER(name, help)                                                                                  \
+    family(b, #name "_total", "counter", help);                                                              \
+    buf_printf(b, "chatd_%s_total %llu\n", #name, (unsigned long long)c->name);
+#include "core/counters.def"
+#undef COUNTER
+}
+
+static void metrics_nets(struct buf *b, const struct node_stats *st)
+{
+    family(b, "sessions", "gauge", "sessions by network");
+    for (int net = 0; net < NET_COUNT; net++)
+        buf_printf(b, "chatd_sessions{net=\"%s\"} %llu\n", net_name(net),
+                   (unsigned long long)st->sessions_by_net[net]);
+    family(b, "disconnects_total", "counter", "sessions that ended, by network and reason");
+    for (int net = 0; net < NET_COUNT; net++)
+        for (int r = 0; r < REASON_COUNT; r++)
+            if (st->disconnects[net][r])
+                buf_printf(b, "chatd_disconnects_total{net=\"%s\",reason=\"%s\"} %llu\n", net_name(net),
+                           reason_text(r), (unsigned long long)st->disconnects[net][r]);
+}
+
+static void metrics_commit(struct buf *b, struct store_threads *t)
+{
+    static const unsigned quantiles[] = {5000, 9500, 9900, 9990};
+    struct hist *h = malloc(sizeof *h);
+    if (!h)
+        return;
+    store_threads_hist(t, h);
+    family(b, "commit_seconds", "summary", "time of a group commit, fsync included");
+    for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++)
+        buf_printf(b, "chatd_commit_seconds{quantile=\"%g\"} %.6f\n", quantiles[i] / 10000.0,
+                   (double)hist_quantile(h, quantiles[i]) / 1e6);
+    buf_printf(b, "chatd_commit_seconds_sum %.6f\nchatd_commit_seconds_count %llu\n", (double)h->sum / 1e6,
+               (unsigned long long)h->count);
+    free(h);
+}
+
+static void metrics(struct server *s, struct ws_conn *conn)
+{
+    struct node_stats st;
+    node_stats(s->node, &st);
+    struct buf b = BUF_INIT(1u << 20);
+    family(&b, "build_info", "gauge", "version of this server");
+    buf_printf(&b, "chatd_build_info{version=\"%s\"} 1\n", CHAT_VERSION);
+    metrics_counters(&b, &st.counters);
+    metrics_nets(&b, &st);
+    gauge(&b, "sessions_peak", "most sessions at one time", st.sessions_max);
+    gauge(&b, "open_connections", "connections open now, with and without hello", ws_server_conns(s->ws));
+    gauge(&b, "users", "users known", st.users);
+    gauge(&b, "chats", "chats known", st.chats);
+    gauge(&b, "pending_requests", "requests on their way into the log", st.pending);
+    gauge(&b, "store_bytes", "bytes of the store on disk", store_disk_bytes(s->store));
+    gauge(&b, "commit_index", "entries committed since the store was made", store_commit_index(s->store));
+    gauge(&b, "start_time_seconds", "when this process started", s->started_us / 1000000);
+    family(&b, "epoch_info", "gauge", "the store's epoch");
+    buf_printf(&b, "chatd_epoch_info{epoch=\"%llu\"} 1\n", (unsigned long long)store_epoch(s->store));
+    if (s->trace) {
+        family(&b, "trace_events_total", "counter", "trace events written");
+        buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->trace));
+        family(&b, "trace_dropped_total", "counter", "trace events lost because a ring was full");
+        buf_printf(&b, "chatd_trace_dropped_total %llu\n", (unsigned long long)trace_dropped(s->trace));
+    }
+    metrics_commit(&b, s->threads);
+    if (b.failed)
+        reply_error(conn, 503, "overloaded", "no memory for the answer");
+    else
+        ws_http_reply(conn, 200, "text/plain; version=0.0.4", b.data, b.len);
+    buf_release(&b);
+}
+
+/* ---- history ---- */
+
+/* The value of `name` in a query string as a number; `def` when absent; false when it is no number. */
+static bool query_u64(const char *query, const char *name, uint64_t def, uint64_t *out)
+{
+    size_t n = strlen(name);
+    *out = def;
+    for (const char *p = query; p && *p; p = strchr(p, '&') ? strchr(p, '&') + 1 : NULL) {
+        if (strncmp(p, name, n) || p[n] != '=')
+            continue;
+        char *end;
+        if (p[n + 1] < '0' || p[n + 1] > '9')
+            return false;
+        *out = strtoull(p + n + 1, &end, 10);
+        return *end == 0 || *end == '&';
+    }
+    return true;
+}
+
+static void history(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t after, limit;
+    char *end;
+    const char *digits = r->path + strlen("/history/");
+    uint64_t chat = strtoull(digits, &end, 10);
+    if (*digits < '0' || *digits > '9' || *end || !query_u64(r->query, "after", 0, &after) ||
+        !query_u64(r->query, "limit", 100, &limit) || after > PROTO_SEQ_MAX) {
+        reply_error(r->conn, 400, "invalid", "GET /history/CHAT?after=SEQ&limit=N");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_HISTORY,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .chat = chat,
+                                        .after = after,
+                                        .limit = limit < 1      ? 1
+                                                 : limit > 1000 ? 1000
+                                                                : (uint32_t)limit});
+}
+
+static void ready(struct server *s, struct ws_conn *c)
+{
+    if (s->draining)
+        reply_text(c, 503, "text/plain", "draining\n");
+    else if (store_has_room(s->store))
+        reply_text(c, 503, "text/plain", "storage full\n");
+    else if (ws_server_conns(s->ws) >= s->config.conns_max)
+        reply_text(c, 503, "text/plain", "at capacity\n");
+    else
+        reply_text(c, 200, "text/plain", "ready\n");
+}
+
+void server_http(void *arg, const struct ws_http_request *r)
+{
+    struct server *s = arg;
+    if (strcmp(r->method, "GET") != 0)
+        reply_error(r->conn, 405, "invalid", "only GET is answered here");
+    else if (!strcmp(r->path, "/healthz"))
+        reply_text(r->conn, 200, "text/plain", "ok\n");
+    else if (!strcmp(r->path, "/readyz"))
+        ready(s, r->conn);
+    else if (!strcmp(r->path, "/metrics"))
+        metrics(s, r->conn);
+    else if (!strncmp(r->path, "/history/", 9))
+        history(s, r);
+    else
+        reply_error(r->conn, 404, "not_found", "there is no such page");
+}

@@ -1,0 +1,34 @@
+/* Inside of the real server: state shared by its files. */
+#ifndef RUN_SERVER_IMPL_H
+#define RUN_SERVER_IMPL_H
+
+#include <ev.h>
+
+#include "run/server.h"
+#include "run/store_threads.h"
+#include "transport/ws_server.h"
+
+struct server {
+    struct server_config config;
+    struct ev_loop *loop;
+    struct ws_server *ws;
+    struct node *node;
+    struct store *store;
+    struct store_threads *threads;
+    struct keys keys;
+    struct trace *trace;
+    struct trace_writer *writer;
+    ev_async bell;
+    ev_timer tick;
+    ev_signal on_term, on_int, on_hup;
+    uint64_t started_us, drain_deadline_ns;
+    bool draining, closing;
+    int rc;
+    struct err_ctx *err;
+};
+
+uint64_t server_step(struct server *s, struct node_event *e);
+void server_http(void *arg, const struct ws_http_request *r);
+void server_http_reply(struct server *s, uint64_t request, int status, struct shared_frame *body);
+
+#endif

@@ -1,0 +1,228 @@
+#include "run/store_threads.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "util/clock.h"
+#include "util/log.h"
+
+/* A ring of pointers that grows. */
+struct queue {
+    void **at;
+    size_t first, n, cap;
+};
+
+struct store_threads {
+    struct store *store;
+    void (*wake)(void *arg);
+    void *arg;
+    pthread_t committer, reader;
+    pthread_mutex_t lock;
+    pthread_cond_t commit_ready, read_ready;
+    struct commit_job *commit, *committed;
+    struct queue reads, reads_done;
+    struct hist commit_us;
+    bool stopping;
+};
+
+static int queue_push(struct queue *q, void *p)
+{
+    if (q->n == q->cap) {
+        size_t cap = q->cap ? q->cap * 2 : 64;
+        void **at = malloc(cap * sizeof *at);
+        if (!at)
+            return ERR_NOMEM;
+        for (size_t i = 0; i < q->n; i++)
+            at[i] = q->at[(q->first + i) % q->cap];
+        free(q->at);
+        *q = (struct queue){at, 0, q->n, cap};
+    }
+    q->at[(q->first + q->n++) % q->cap] = p;
+    return 0;
+}
+
+static void *queue_pop(struct queue *q)
+{
+    if (!q->n)
+        return NULL;
+    void *p = q->at[q->first];
+    q->first = (q->first + 1) % q->cap;
+    q->n--;
+    return p;
+}
+
+/* Each second after commits: the mark, so that a copy of the folder can be told from the original. */
+static void mark(struct store_threads *t)
+{
+    struct err_ctx err = {0};
+    if (store_mark(t->store, &err))
+        log_warn("%s", err.text);
+}
+
+static void *commit_main(void *arg)
+{
+    struct store_threads *t = arg;
+    uint64_t marked = clock_mono_ns();
+    bool unmarked = false;
+    pthread_mutex_lock(&t->lock);
+    for (;;) {
+        while (!t->commit && !t->stopping) {
+            struct timespec until;
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec++;
+            pthread_cond_timedwait(&t->commit_ready, &t->lock, &until);
+            if (unmarked && clock_mono_ns() - marked >= NS_PER_S)
+                break;
+        }
+        struct commit_job *job = t->commit;
+        t->commit = NULL;
+        if (!job && t->stopping)
+            break;
+        pthread_mutex_unlock(&t->lock);
+        uint64_t began = clock_mono_ns(), took = 0;
+        if (job) {
+            job_run_commit(t->store, job);
+            took = (clock_mono_ns() - began) / NS_PER_US;
+            unmarked = true;
+            pthread_mutex_lock(&t->lock);
+            if (job->batch.entries_n)
+                hist_add(&t->commit_us, took);
+            t->committed = job;
+            pthread_mutex_unlock(&t->lock);
+            t->wake(t->arg);
+        }
+        if (unmarked && clock_mono_ns() - marked >= NS_PER_S) {
+            mark(t);
+            marked = clock_mono_ns();
+            unmarked = false;
+        }
+        pthread_mutex_lock(&t->lock);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+static void *read_main(void *arg)
+{
+    struct store_threads *t = arg;
+    pthread_mutex_lock(&t->lock);
+    for (;;) {
+        while (!t->reads.n && !t->stopping)
+            pthread_cond_wait(&t->read_ready, &t->lock);
+        struct read_job *job = queue_pop(&t->reads);
+        if (!job)
+            break;
+        pthread_mutex_unlock(&t->lock);
+        job_run_read(t->store, job);
+        pthread_mutex_lock(&t->lock);
+        bool ring = !t->reads_done.n;
+        while (queue_push(&t->reads_done, job)) { /* a result must not be lost: wait for memory */
+            pthread_mutex_unlock(&t->lock);
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+            pthread_mutex_lock(&t->lock);
+        }
+        if (ring)
+            t->wake(t->arg);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+int store_threads_start(struct store_threads **out, struct store *s, void (*wake)(void *arg), void *arg,
+                        struct err_ctx *ctx)
+{
+    struct store_threads *t = calloc(1, sizeof *t);
+    if (!t)
+        return err_set(ctx, ERR_NOMEM, "no memory for the store's threads");
+    t->store = s;
+    t->wake = wake;
+    t->arg = arg;
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&t->commit_ready, &attr);
+    pthread_cond_init(&t->read_ready, NULL);
+    pthread_condattr_destroy(&attr);
+    if (pthread_create(&t->committer, NULL, commit_main, t)) {
+        free(t);
+        return err_set(ctx, ERR_LIMIT, "cannot start the commit thread");
+    }
+    if (pthread_create(&t->reader, NULL, read_main, t)) {
+        pthread_mutex_lock(&t->lock);
+        t->stopping = true;
+        pthread_cond_signal(&t->commit_ready);
+        pthread_mutex_unlock(&t->lock);
+        pthread_join(t->committer, NULL);
+        free(t);
+        return err_set(ctx, ERR_LIMIT, "cannot start the reader thread");
+    }
+    *out = t;
+    return 0;
+}
+
+void store_threads_commit(struct store_threads *t, struct commit_job *job)
+{
+    pthread_mutex_lock(&t->lock);
+    BUG_ON(t->commit);
+    t->commit = job;
+    pthread_cond_signal(&t->commit_ready);
+    pthread_mutex_unlock(&t->lock);
+}
+
+int store_threads_read(struct store_threads *t, struct read_job *job)
+{
+    pthread_mutex_lock(&t->lock);
+    int rc = queue_push(&t->reads, job);
+    if (!rc)
+        pthread_cond_signal(&t->read_ready);
+    pthread_mutex_unlock(&t->lock);
+    return rc;
+}
+
+struct commit_job *store_threads_committed(struct store_threads *t)
+{
+    pthread_mutex_lock(&t->lock);
+    struct commit_job *job = t->committed;
+    t->committed = NULL;
+    pthread_mutex_unlock(&t->lock);
+    return job;
+}
+
+struct read_job *store_threads_read_done(struct store_threads *t)
+{
+    pthread_mutex_lock(&t->lock);
+    struct read_job *job = queue_pop(&t->reads_done);
+    pthread_mutex_unlock(&t->lock);
+    return job;
+}
+
+void store_threads_hist(struct store_threads *t, struct hist *commit_us)
+{
+    pthread_mutex_lock(&t->lock);
+    *commit_us = t->commit_us;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_threads_stop(struct store_threads *t)
+{
+    if (!t)
+        return;
+    pthread_mutex_lock(&t->lock);
+    t->stopping = true;
+    pthread_cond_signal(&t->commit_ready);
+    pthread_cond_signal(&t->read_ready);
+    pthread_mutex_unlock(&t->lock);
+    pthread_join(t->committer, NULL);
+    pthread_join(t->reader, NULL);
+    struct read_job *job;
+    while ((job = queue_pop(&t->reads_done)))
+        read_job_free(job);
+    free(t->reads.at);
+    free(t->reads_done.at);
+    pthread_mutex_destroy(&t->lock);
+    pthread_cond_destroy(&t->commit_ready);
+    pthread_cond_destroy(&t->read_ready);
+    free(t);
+}
