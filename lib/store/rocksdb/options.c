@@ -41,9 +41,11 @@ static void merge_free(void *state, const char *value, size_t n)
     free((void *)value);
 }
 
-static char *refuse(unsigned char *ok)
+/* The C wrapper copies *out_n bytes also after a refusal. */
+static char *refuse(unsigned char *ok, size_t *out_n)
 {
     *ok = 0;
+    *out_n = 0;
     return NULL;
 }
 
@@ -55,16 +57,16 @@ static char *merge_full(void *state, const char *key, size_t key_n, const char *
     (void)key;
     (void)key_n;
     if ((old && old_n != KV_CURSOR_BYTES) || (!old && n == 0))
-        return refuse(ok);
+        return refuse(ok, out_n);
     char *out = malloc(KV_CURSOR_BYTES);
     if (!out)
-        return refuse(ok);
+        return refuse(ok, out_n);
     if (old)
         memcpy(out, old, KV_CURSOR_BYTES);
     for (int i = 0; i < n; i++) {
         if (v_n[i] != KV_CURSOR_BYTES) {
             free(out);
-            return refuse(ok);
+            return refuse(ok, out_n);
         }
         if (i == 0 && !old)
             memcpy(out, v[0], KV_CURSOR_BYTES);
@@ -83,7 +85,7 @@ static char *merge_partial(void *state, const char *key, size_t key_n, const cha
 {
     for (int i = 0; i < n; i++)
         if (v_n[i] != KV_CURSOR_BYTES || memcmp(v[i], v[0], 8) != 0)
-            return refuse(ok);
+            return refuse(ok, out_n);
     return merge_full(state, key, key_n, NULL, 0, v, v_n, n, ok, out_n);
 }
 

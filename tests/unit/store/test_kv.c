@@ -375,7 +375,7 @@ static void test_rocksdb_damaged_log_is_not_served(void **state)
 {
     struct fixture *f = *state;
     struct err_ctx ctx = {0};
-    char cmd[256], v[200];
+    char cmd[600], v[200];
     memset(v, 'v', sizeof v - 1);
     v[sizeof v - 1] = 0;
     for (int i = 0; i < 300; i++) {
