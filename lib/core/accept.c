@@ -222,6 +222,35 @@ static enum proto_error check_id(const struct accept *a, const struct id *id, bo
     return PROTO_INVALID;
 }
 
+/* Remember the id as in flight and ask the store whether it was accepted long ago. Membership entries, whose
+ * ids are ours, take the same way, so that requests of a connection keep their order. */
+static void look_up(struct accept *a, struct pending *p)
+{
+    if (!a->dedup) {
+        enqueue(a, p);
+        return;
+    }
+    struct read_job *job = NULL;
+    struct known *k = known_make(a, p->e.sender, &p->e.id);
+    if (!k || (a->log && !(job = calloc(1, sizeof *job)))) {
+        p->known = k;
+        refuse(a, p, PROTO_OVERLOADED, 1000);
+        return;
+    }
+    *k = (struct known){
+        .sender = p->e.sender, .id = p->e.id, .chat = p->e.chat, .pending = p, .state = KNOWN_READING};
+    memcpy(k->content, p->e.content, 16);
+    p->known = k;
+    if (!a->log) { /* nothing stored, so nothing to look up */
+        k->state = KNOWN_QUEUED;
+        enqueue(a, p);
+        return;
+    }
+    *job = (struct read_job){.kind = READ_DEDUP, .sender = p->e.sender, .id = p->e.id};
+    struct effect e = {.kind = EFFECT_READ, .read = job};
+    a->io->emit(a->io->arg, &e);
+}
+
 void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct msg *m)
 {
     bool bad;
@@ -242,35 +271,16 @@ void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct ms
         answer_known(a, conn, user, m, k, content);
         return;
     }
-    struct pending *p = NULL;
-    struct read_job *job = NULL;
-    if (a->pending_n >= ACCEPT_PENDING_MAX || (a->dedup && !(k = known_make(a, user, &m->id))) ||
-        !(p = pending_new(a, conn, user, ENTRY_MESSAGE, m->chat, m->kind, m->body)) ||
-        (a->log && a->dedup && !(job = calloc(1, sizeof *job)))) {
-        if (p)
-            pending_done(a, p);
-        if (k)
-            known_drop(a, k);
+    struct pending *p = a->pending_n < ACCEPT_PENDING_MAX
+                            ? pending_new(a, conn, user, ENTRY_MESSAGE, m->chat, m->kind, m->body)
+                            : NULL;
+    if (!p) {
         refuse_send(a, conn, user, m, PROTO_OVERLOADED, 1000);
         return;
     }
     p->e.id = m->id;
     memcpy(p->e.content, content, 16);
-    if (!a->dedup) {
-        enqueue(a, p);
-        return;
-    }
-    p->known = k;
-    *k = (struct known){.sender = user, .id = m->id, .chat = m->chat, .pending = p, .state = KNOWN_READING};
-    memcpy(k->content, content, 16);
-    if (!a->log) { /* nothing stored, so nothing to look up */
-        k->state = KNOWN_QUEUED;
-        enqueue(a, p);
-        return;
-    }
-    *job = (struct read_job){.kind = READ_DEDUP, .sender = user, .id = m->id};
-    struct effect e = {.kind = EFFECT_READ, .read = job};
-    a->io->emit(a->io->arg, &e);
+    look_up(a, p);
 }
 
 void accept_read_done(struct accept *a, struct read_job *job)
@@ -385,7 +395,7 @@ void accept_member(struct accept *a, uint64_t conn, uint64_t user, const struct 
     p->users_n = shape.users_n;
     p->e.id = id_new(a->io->now.wall_us / 1000, &a->io->rng);
     entry_content_hash(p->e.content, p->e.kind, p->e.kind_len, p->e.body, p->e.body_len);
-    enqueue(a, p);
+    look_up(a, p);
 }
 
 enum judgement { GO, ALREADY, REFUSED };
@@ -507,12 +517,13 @@ static void leave_for_next(struct sealing *s, struct pending *p)
 
 static void give_seq(struct accept *a, struct chat *c, struct entry *e)
 {
-    if (c->epoch != a->epoch) { /* first entry of this chat in this epoch, or of the chat at all */
-        c->head = c->epoch ? store_first_seq(c->head) - 1 : e->op == ENTRY_CREATE ? UINT64_MAX : 0;
-        c->epoch_first = c->head + 1;
+    if (c->epoch != a->epoch) { /* the first entry of this chat in this epoch, or of the chat at all */
+        uint64_t first = c->epoch ? store_first_seq(c->head) : a->seq_floor;
+        c->epoch_first = first > a->seq_floor ? first : a->seq_floor;
+        c->head = c->epoch_first - 1;
         c->epoch = a->epoch;
     }
-    e->seq = ++c->head; /* a create is entry 0 */
+    e->seq = ++c->head; /* a create is entry 0, in the first epoch of a store */
     e->epoch = a->epoch;
     uint64_t now = a->io->now.wall_us;
     a->last_ts_us = e->ts_us = now > a->last_ts_us ? now : a->last_ts_us;
@@ -549,6 +560,8 @@ static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
         }
         if (j == ALREADY) {
             a->ops->done(a->arg, p->conn, p);
+            if (p->known)
+                known_drop(a, p->known);
             pending_done(a, p);
             return;
         }
@@ -681,14 +694,17 @@ void accept_committed(struct accept *a, struct commit_job *job)
             k->seq = p->e.seq;
             k->ts_us = p->e.ts_us;
             memcpy(k->tag, p->e.tag, 16);
+        }
+        if (p->e.op != ENTRY_MESSAGE) {
+            a->ops->done(a->arg, p->conn, p);
+        } else if (k) {
             a->ops->accepted(a->arg, p->conn, k, false);
             for (struct waiter *w = p->waiters; w; w = w->next)
                 a->ops->accepted(a->arg, w->conn, k, true);
-            known_settle(a, k);
-        } else if (p->e.op != ENTRY_MESSAGE) {
-            a->ops->done(a->arg, p->conn, p);
         }
         a->ops->committed(a->arg, c, p);
+        if (k)
+            known_settle(a, k);
         pending_done(a, p);
         p = next;
     }

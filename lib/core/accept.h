@@ -23,7 +23,7 @@
 /* One request on its way into the log. */
 struct pending {
     struct pending *next;
-    struct known *known; /* NULL for membership entries */
+    struct known *known; /* NULL where ids are not looked at */
     uint64_t conn;       /* who asked first; 0 once it has left */
     uint64_t target;     /* join, leave, invite, remove: the user it is about */
     uint64_t *users;     /* create: first members */
@@ -67,7 +67,8 @@ struct accept {
     const struct keys *keys;
     const struct accept_ops *ops;
     void *arg;
-    uint64_t epoch, last_ts_us, dedup_window_ms;
+    uint64_t epoch, seq_floor; /* no seq of this epoch lies below the floor (store_next_seq) */
+    uint64_t last_ts_us, dedup_window_ms;
     bool log;               /* false: legacy without a log, nothing is committed */
     bool dedup;             /* false: legacy without retry, an id is not looked at */
     struct cursor *cursors; /* to save with the next batch */

@@ -312,11 +312,9 @@ static void sync_page(struct delivery *d, struct session *s, struct read_job *jo
         sync->after = job->entries.list[i].seq;
         sync->left--;
     }
-    bool last_page =
-        i == job->entries.n && job->entries.n < job->limit && job->entries.text_len < job->bytes_max;
-    if (last_page)
+    if (!job->entries.n) /* nothing stands after it */
         sync->after = sync->upto;
-    if (last_page || !sync->left || sync->after >= sync->upto)
+    if (!sync->left || sync->after >= sync->upto)
         sync_finish(d, s, sync->after < sync->upto);
 }
 
@@ -348,10 +346,8 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
         d->counters->pushed_catchup++;
         shared_frame_unref(f);
     }
-    bool last_page =
-        i == job->entries.n && job->entries.n < job->limit && job->entries.text_len < job->bytes_max;
-    if (last_page && job->upto > sub->pushed) {
-        /* nothing stands between the last entry and upto: cannot be inside an epoch, so say it */
+    if (!job->entries.n && job->upto > sub->pushed) {
+        /* the log holds nothing up to there, which cannot be inside an epoch: say it */
         announce_gap(d, sub, sub->pushed + 1, job->upto, "missing");
         sub->pushed = job->upto;
     }

@@ -108,8 +108,8 @@ void node_joined(struct node *n, struct chat *c, uint64_t user, uint64_t after)
 {
     struct user *u = registry_user(&n->registry, user);
     for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user)
-        if (s->state == SESSION_READY)
-            delivery_subscribe(&n->delivery, s, c, after, true);
+        if (s->state == SESSION_READY && !delivery_subscribe(&n->delivery, s, c, after, true))
+            delivery_pump(&n->delivery, s);
 }
 
 /* Ask the store for the cursors of the chats that hello said nothing about; true when there are any. */

@@ -249,7 +249,7 @@ static void on_refused(void *arg, uint64_t conn, const struct pending *p, enum p
 }
 
 static void add_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e,
-                       enum member_role role)
+                       enum member_role role, uint64_t knows)
 {
     /* the limits were checked when the entry was sealed; past memory the next start reads it from the store
      */
@@ -259,7 +259,7 @@ static void add_member(struct node *n, struct chat *c, uint64_t user, const stru
         return;
     trace_emit(n->io.trace,
                &(struct trace_event){.chat = c->id, .user = user, .arg = e->seq, .hop = HOP_SERVER_MEMBER});
-    node_joined(n, c, user, e->seq ? e->seq - 1 : 0);
+    node_joined(n, c, user, knows);
 }
 
 static void drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
@@ -293,13 +293,13 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
         return;
     case ENTRY_CREATE:
         for (uint32_t i = 0; i < p->users_n; i++)
-            add_member(n, c, p->users[i], e, p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN);
+            add_member(n, c, p->users[i], e, p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN, e->seq);
         return; /* entry 0 is nobody's news: members see the chat by its first message */
     case ENTRY_INVITE:
-        add_member(n, c, p->target, e, MEMBER_INVITED);
+        add_member(n, c, p->target, e, MEMBER_INVITED, 0);
         break;
     case ENTRY_JOIN:
-        add_member(n, c, p->target, e, MEMBER_PLAIN);
+        add_member(n, c, p->target, e, MEMBER_PLAIN, e->seq - 1);
         break;
     default:
         break;
