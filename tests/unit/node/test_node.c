@@ -58,9 +58,7 @@ static void test_retry_is_found_in_the_store_after_a_restart(void **state)
     char id[ID_TEXT + 1];
     peer_send(w, a, world_id(w, id), 17, "hi");
     world_settle(w);
-    peer_gone(w, a);
-    node_free(w->node);
-    world_boot(w);
+    world_restart(w);
     a = peer_hello(w, 7, 1, "[]");
     peer_send(w, a, id, 17, "hi");
     world_settle(w);
@@ -274,11 +272,7 @@ static void test_join_needs_an_invitation_and_starts_at_its_own_entry(void **sta
     json_t *o = peer_take(c, "msg");
     assert_string_equal(text_of(o, "kind"), "join");
     assert_int_equal(number_of(o, "seq"), 3);
-    peer_gone(w, c);
-    node_free(w->node); /* and it is so after a restart */
-    peer_gone(w, a);
-    w->peers_n = 0;
-    world_boot(w);
+    world_restart(w); /* and it is so after a restart */
     c = peer_hello(w, 9, 1, "[]");
     assert_int_equal(number_of(peer_take(c, "msg"), "seq"), 3);
     world_free(w);
@@ -294,6 +288,40 @@ static void test_create_again_is_done_for_its_creator_and_refused_for_others(voi
     peer_say(w, c, "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"9\"]}");
     world_settle(w);
     assert_string_equal(text_of(peer_take(c, "error"), "code"), "chat_exists");
+    world_free(w);
+}
+
+static void test_restored_store_goes_on_in_a_new_epoch_above_a_gap(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    char id[ID_TEXT + 1], resume[64];
+    for (int i = 0; i < 3; i++)
+        peer_send(w, a, world_id(w, id), 17, "old");
+    world_settle(w);
+    uint64_t before = store_epoch(w->store);
+    assert_int_equal(store_close(w->store, NULL), 0);
+    struct store_config sc = {.now_us = w->now.wall_us, .random = 1234567, .restored = true};
+    assert_int_equal(store_open_on(&w->store, w->kv, &sc, NULL), 0);
+    assert_true(store_epoch(w->store) != before);
+    world_restart(w);
+    /* the phone claims seq 5 of the old epoch: two of its messages were lost with the store */
+    snprintf(resume, sizeof resume, "[[\"17\",\"%llu\",5]]", (unsigned long long)before);
+    a = peer_hello(w, 7, 1, "[]");
+    struct peer *b = peer_hello(w, 8, 1, resume);
+    peer_send(w, a, world_id(w, id), 17, "new");
+    world_settle(w);
+    json_t *o = peer_take(a, "accepted");
+    assert_int_equal(number_of(o, "seq"), 1ll << 32);
+    o = peer_take(b, "gap");
+    assert_non_null(o);
+    assert_int_equal(number_of(o, "to"), (1ll << 32) - 1);
+    assert_string_equal(text_of(o, "reason"), "epoch");
+    o = peer_take(b, "msg");
+    assert_string_equal(text_of(o, "body"), "new");
+    assert_true(strtoull(text_of(o, "epoch"), NULL, 10) == store_epoch(w->store));
     world_free(w);
 }
 
@@ -470,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_removed_member_is_sent_nothing_from_the_next_seq_on),
         cmocka_unit_test(test_join_needs_an_invitation_and_starts_at_its_own_entry),
         cmocka_unit_test(test_create_again_is_done_for_its_creator_and_refused_for_others),
+        cmocka_unit_test(test_restored_store_goes_on_in_a_new_epoch_above_a_gap),
         cmocka_unit_test(test_slow_connection_falls_behind_and_is_served_from_the_log),
         cmocka_unit_test(test_sync_answers_a_range_and_a_time),
         cmocka_unit_test(test_legacy_pushes_at_once_answers_nothing_and_keeps_nothing),

@@ -32,6 +32,7 @@ struct peer {
 
 struct world {
     struct node *node;
+    struct kv *kv;
     struct store *store;
     struct keys keys;
     struct peer peers[PEERS_MAX];
@@ -177,8 +178,9 @@ static struct world *world_new(unsigned features)
     assert_int_equal(keys_open(&w->keys, keys, true, &err), 0);
     snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
     assert_int_equal(system(cmd), 0);
-    struct store_config sc = {.url = "mem:", .now_us = w->now.wall_us, .random = 99};
-    assert_int_equal(store_open(&w->store, &sc, &err), 0);
+    assert_int_equal(kv_mem_open(&w->kv, &err), 0);
+    struct store_config sc = {.now_us = w->now.wall_us, .random = 99};
+    assert_int_equal(store_open_on(&w->store, w->kv, &sc, &err), 0);
     world_boot(w);
     return w;
 }
@@ -193,6 +195,19 @@ static void peer_gone(struct world *w, struct peer *p)
     p->conn = 0;
 }
 
+/* All connections and the node's memory are gone; the store stays. */
+static void world_restart(struct world *w)
+{
+    for (size_t i = 0; i < w->peers_n; i++) {
+        peer_gone(w, &w->peers[i]);
+        json_decref(w->peers[i].got);
+    }
+    w->peers_n = 0;
+    world_settle(w);
+    node_free(w->node);
+    world_boot(w);
+}
+
 static void world_free(struct world *w)
 {
     for (size_t i = 0; i < w->peers_n; i++) {
@@ -202,6 +217,7 @@ static void world_free(struct world *w)
     world_settle(w);
     node_free(w->node);
     store_close(w->store, NULL);
+    w->kv->ops->close(w->kv);
     free(w);
 }
 
