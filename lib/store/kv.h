@@ -14,6 +14,11 @@
 
 enum kv_family { KV_MSG, KV_DEDUP, KV_CURSOR, KV_MEMBER, KV_USERCHAT, KV_LOG, KV_META, KV_FAMILIES };
 
+/* How a batch is written. */
+#define KV_LAZY  0u
+#define KV_SYNC  1u /* fsync before it returns */
+#define KV_VITAL 2u /* small and needed on a full disk too: may use the reserve */
+
 struct kv_bytes {
     const void *p;
     size_t n;
@@ -34,10 +39,10 @@ struct kv_ops {
     void (*merge)(struct kv_batch *, enum kv_family, struct kv_bytes key,
                   struct kv_bytes val); /* cursors: maximum */
     void (*del)(struct kv_batch *, enum kv_family, struct kv_bytes key);
-    /* sync: durable when it returns 0. ERR_FULL: nothing was written (below the reserve, or out of space and
-     * found absent again); the kv stays usable and writes again once there is room. ERR_IO: outcome unknown,
-     * the kv refuses everything until it is closed and opened again. */
-    int (*write)(struct kv *, struct kv_batch *, bool sync, struct err_ctx *);
+    /* KV_SYNC: durable when it returns 0. ERR_FULL: nothing was written (below the reserve, or out of space
+     * and found absent again); the kv stays usable and writes again once there is room. ERR_IO: outcome
+     * unknown, the kv refuses everything until it is closed and opened again. */
+    int (*write)(struct kv *, struct kv_batch *, unsigned how, struct err_ctx *);
     /* 0 with the value appended to out, ERR_NOTFOUND (no sentence), ERR_CORRUPT, ERR_IO. */
     int (*get)(struct kv *, enum kv_family, struct kv_bytes key, struct buf *out, struct err_ctx *);
     /* Rows with from <= key < to, rising, or falling when `reverse` (from the last below `to`). An empty `to`
@@ -65,9 +70,11 @@ void kv_cursor_merge(uint8_t into[KV_CURSOR_BYTES], const uint8_t later[KV_CURSO
 
 struct kv_rocksdb_config {
     const char *dir;
-    uint64_t reserve_bytes; /* below this much free space write answers ERR_FULL; 0: KV_RESERVE_DEFAULT */
-    bool create;            /* make it if missing */
-    bool read_only;         /* beside a writer, or of a backup: what is there now; write answers ERR_PERM */
+    /* write answers ERR_FULL when less than this is free, beyond what the rows that are still in memory (at
+     * most 128 MiB) will need when they are flushed to tables; 0: KV_RESERVE_DEFAULT */
+    uint64_t reserve_bytes;
+    bool create;    /* make it if missing */
+    bool read_only; /* beside a writer, or of a backup: what is there now; write answers ERR_PERM */
 };
 #define KV_RESERVE_DEFAULT (64ull << 20)
 /* The folder itself must exist. ERR_BUSY: another process has it; ERR_NOTFOUND: nothing there and not

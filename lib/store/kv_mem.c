@@ -317,7 +317,7 @@ static int planned_failure(struct kv_mem *m, const struct ops *o, struct err_ctx
     return err_set(ctx, ERR_IO, "mem: write failed");
 }
 
-static int mem_write(struct kv *kv, struct kv_batch *b, bool sync, struct err_ctx *ctx)
+static int mem_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err_ctx *ctx)
 {
     struct kv_mem *m = mem_of(kv);
     pthread_rwlock_wrlock(&m->lock);
@@ -328,7 +328,7 @@ static int mem_write(struct kv *kv, struct kv_batch *b, bool sync, struct err_ct
         rc = b->ops.failed ? ERR_NOMEM : apply(m, &b->ops);
         if (rc)
             err_set(ctx, rc, "mem: out of memory");
-        else if (sync)
+        else if (how & KV_SYNC)
             forget(m);
     }
     pthread_rwlock_unlock(&m->lock);

@@ -221,6 +221,6 @@ int lineage_open(struct store *s, const struct store_config *c, struct err_ctx *
     put_meta(s, "opens", s->opens);
     if (fresh_epoch)
         put_lineage(s);
-    rc = s->kv->ops->write(s->kv, s->batch, true, ctx);
+    rc = s->kv->ops->write(s->kv, s->batch, KV_SYNC | KV_VITAL, ctx);
     return rc ? rc : store_mark(s, ctx);
 }

@@ -326,6 +326,6 @@ long store_dedup_sweep(struct store *s, uint64_t now_us, uint32_t limit, struct 
     }
     if (w.found == 0)
         return 0;
-    int rc = s->kv->ops->write(s->kv, s->batch, false, ctx);
+    int rc = s->kv->ops->write(s->kv, s->batch, KV_LAZY, ctx);
     return rc ? rc : (long)w.found;
 }

@@ -215,7 +215,7 @@ int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *c
         put_member(s, &b->members[i]);
     for (size_t i = 0; i < b->cursors_n; i++)
         merge_cursor(s, &b->cursors[i]);
-    rc = s->kv->ops->write(s->kv, s->batch, b->entries_n + b->members_n > 0, ctx);
+    rc = s->kv->ops->write(s->kv, s->batch, b->entries_n + b->members_n ? KV_SYNC : KV_LAZY, ctx);
     if (rc == 0)
         s->commit_index = index + b->entries_n;
     return rc;

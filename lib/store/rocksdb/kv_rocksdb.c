@@ -35,8 +35,41 @@ int kv_rocksdb_error(const struct kv_rocksdb *r, char *err, const char *doing, s
     return code;
 }
 
+/* A process that was killed leaves log records that are written but not synced. They will be read, and
+ * answered for, so they are made durable first. */
+static int sync_logs(const struct kv_rocksdb *r, struct err_ctx *ctx)
+{
+    int rc = 0;
+    DIR *d = opendir(r->dir);
+    struct dirent *e;
+    while (d && rc == 0 && (e = readdir(d))) {
+        size_t n = strlen(e->d_name);
+        if (n < 4 || strcmp(e->d_name + n - 4, ".log") != 0)
+            continue;
+        int fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || fsync(fd) < 0) {
+            err_errno(ctx, "%s/%s: fsync", r->dir, e->d_name);
+            rc = ERR_IO;
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    if (d && rc == 0 && fsync(dirfd(d)) < 0) {
+        err_errno(ctx, "%s: fsync", r->dir);
+        rc = ERR_IO;
+    }
+    if (d)
+        closedir(d);
+    return rc;
+}
+
 int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx)
 {
+    if (!r->read_only) {
+        int rc = sync_logs(r, ctx);
+        if (rc)
+            return rc;
+    }
     struct rocksdb_tuning t;
     char *err = NULL;
     rocksdb_tuning_init(&t, create);

@@ -33,7 +33,7 @@ int kv_rocksdb_error(const struct kv_rocksdb *r, char *err, const char *doing, s
 int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx);
 void kv_rocksdb_stop(struct kv_rocksdb *r);
 
-int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, bool sync, struct err_ctx *ctx);
+int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err_ctx *ctx);
 int kv_rocksdb_sync(struct kv *kv, struct err_ctx *ctx);
 int kv_rocksdb_room(struct kv *kv, struct err_ctx *ctx);
 

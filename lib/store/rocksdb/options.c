@@ -114,7 +114,12 @@ static rocksdb_options_t *family_options(int f, rocksdb_cache_t *cache)
 
 void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create)
 {
-    rocksdb_options_t *db = rocksdb_options_create();
+    /* Opening keeps the logs instead of writing tables from them: it must work on a full disk. */
+    char *err = NULL;
+    rocksdb_options_t *plain = rocksdb_options_create(), *db = rocksdb_options_create();
+    rocksdb_get_options_from_string(plain, "avoid_flush_during_recovery=true", db, &err);
+    BUG_ON(err);
+    rocksdb_options_destroy(plain);
     t->db = db;
     t->cache = rocksdb_cache_create_lru(64 * MIB);
     for (int f = 0; f < ROCKSDB_FAMILIES; f++) {
@@ -133,7 +138,7 @@ void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create)
     rocksdb_options_set_keep_log_file_num(db, 2);
     rocksdb_options_set_stats_dump_period_sec(db, 0);
     /* Memory, and the disk space a flush may take: bounded. */
-    rocksdb_options_set_db_write_buffer_size(db, 128 * MIB);
+    rocksdb_options_set_db_write_buffer_size(db, ROCKSDB_MEMTABLES_MAX);
     rocksdb_options_set_max_total_wal_size(db, 256 * MIB);
     rocksdb_options_set_max_open_files(db, 512);
     rocksdb_options_set_max_background_jobs(db, 2);

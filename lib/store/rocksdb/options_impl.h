@@ -7,7 +7,8 @@
 
 #include "store/kv.h"
 
-#define ROCKSDB_FAMILIES (KV_FAMILIES + 1) /* and "default", which stays empty */
+#define ROCKSDB_MEMTABLES_MAX (128ull << 20)
+#define ROCKSDB_FAMILIES      (KV_FAMILIES + 1) /* and "default", which stays empty */
 
 struct rocksdb_tuning {
     rocksdb_options_t *db, *family[ROCKSDB_FAMILIES];

@@ -11,23 +11,47 @@
 
 #include "store/rocksdb/kv_rocksdb_impl.h"
 
-int kv_rocksdb_room(struct kv *kv, struct err_ctx *ctx)
+/* What the rows still in memory need when they become tables. Asked only when space is short: it takes locks.
+ */
+static uint64_t unflushed(struct kv_rocksdb *r)
 {
-    struct kv_rocksdb *r = kv_rocksdb_of(kv);
+    uint64_t sum = 0, one;
+    for (int f = 0; f < ROCKSDB_FAMILIES; f++)
+        if (rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.cur-size-all-mem-tables", &one) == 0)
+            sum += one;
+    return sum;
+}
+
+static int room_for(struct kv_rocksdb *r, bool vital, struct err_ctx *ctx)
+{
     struct statvfs v;
     if (r->read_only)
         return err_set(ctx, ERR_PERM, "%s: is open for reading only", r->dir);
     if (r->dead)
         return err_set(ctx, ERR_IO, "%s: a write failed earlier; open the store again", r->dir);
+    if (vital)
+        return 0;
     if (statvfs(r->dir, &v) < 0) {
         err_errno(ctx, "%s: statvfs", r->dir);
-        return ERR_IO;
+        return ctx ? ctx->code = ERR_IO : ERR_IO;
     }
-    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
-    if (room < r->reserve)
-        return err_set(ctx, ERR_FULL, "%s: %llu MiB free, the reserve is %llu MiB; free some space", r->dir,
-                       (unsigned long long)room >> 20, (unsigned long long)r->reserve >> 20);
+    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize, need = r->reserve;
+    if (room >= need && room - need < 2 * ROCKSDB_MEMTABLES_MAX)
+        need += unflushed(r);
+    if (room < need)
+        return err_set(ctx, ERR_FULL, "%s: %llu MiB free, %llu MiB are needed in reserve; free some space",
+                       r->dir, (unsigned long long)room >> 20, (unsigned long long)need >> 20);
     return 0;
+}
+
+/* Any thread: the lock keeps the database from being closed meanwhile. */
+int kv_rocksdb_room(struct kv *kv, struct err_ctx *ctx)
+{
+    struct kv_rocksdb *r = kv_rocksdb_of(kv);
+    pthread_rwlock_rdlock(&r->lock);
+    int rc = room_for(r, false, ctx);
+    pthread_rwlock_unlock(&r->lock);
+    return rc;
 }
 
 static int kill_it(struct kv_rocksdb *r)
@@ -62,28 +86,34 @@ static int settle(struct kv_rocksdb *r, uint64_t before, struct err_ctx *ctx)
         return ctx ? ctx->code = ERR_IO : ERR_IO;
     }
     if (rocksdb_get_latest_sequence_number(r->db) > before)
-        return 0; /* recovery has flushed it into a synced table */
+        return 0; /* opening has synced the log */
     return err_set(ctx, ERR_FULL, "%s: no space left; nothing was written", r->dir);
 }
 
-int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, bool sync, struct err_ctx *ctx)
+int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err_ctx *ctx)
 {
     struct kv_rocksdb *r = kv_rocksdb_of(kv);
     char *err = NULL;
-    int rc = kv_rocksdb_room(kv, ctx);
+    int rc = room_for(r, how & KV_VITAL, ctx);
     if (rc)
         return rc;
     if (background_error(r)) {
-        rc = reopen(r, ctx);
+        /* opening may have to flush what is in memory */
+        rc = room_for(r, false, ctx);
+        if (rc == 0)
+            rc = reopen(r, ctx);
         if (rc)
             return rc;
     }
     uint64_t before = rocksdb_get_latest_sequence_number(r->db);
-    rocksdb_write(r->db, sync ? r->write_sync : r->write_lazy, b->wb, &err);
+    rocksdb_write(r->db, how & KV_SYNC ? r->write_sync : r->write_lazy, b->wb, &err);
     if (!err)
         return 0;
+    /* an error about another file than the log is that of a flush: the write was turned away before the log
+     */
+    bool in_log = strstr(err, ".log") != NULL;
     if (kv_rocksdb_error(r, err, "write", ctx) == ERR_FULL)
-        return settle(r, before, ctx);
+        return in_log ? settle(r, before, ctx) : ERR_FULL;
     if (ctx)
         ctx->code = ERR_IO;
     return kill_it(r);
