@@ -1,0 +1,324 @@
+/* One message's life as text, and where slow ones spent their time. */
+#include "trace/story_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SHOWN_MAX 12 /* recipients told in full; one screen */
+
+struct telling {
+    const struct story *s;
+    struct buf *out;
+    uint64_t zero_ns;
+};
+
+static void tell_time(const struct telling *t, uint64_t ns)
+{
+    double ms = ns >= t->zero_ns ? (double)(ns - t->zero_ns) / 1e6 : -(double)(t->zero_ns - ns) / 1e6;
+    buf_printf(t->out, "  %+12.3f ms  ", ms);
+}
+
+struct packets {
+    const struct trace_run *r;
+    uint32_t dropped, delivered, by_reason[REASON_COUNT];
+    uint64_t first_drop, first_delivery;
+};
+
+static void count_packet(void *arg, uint32_t rec)
+{
+    struct packets *p = arg;
+    const struct trace_event *e = &p->r->event[rec];
+    if (e->hop == HOP_LINK_DROP) {
+        if (!p->dropped++)
+            p->first_drop = e->ts_ns;
+        p->by_reason[e->reason]++;
+    } else {
+        if (!p->delivered++)
+            p->first_delivery = e->ts_ns;
+    }
+}
+
+/* The end of what was written before this record in its lane: where its own bytes begin. */
+static uint64_t bytes_begin(const struct trace_run *r, const struct lane *l, uint32_t rec)
+{
+    const struct groups *g = &r->index->lanes;
+    uint32_t number = (uint32_t)(l - r->index->lane);
+    uint64_t from = 0;
+    for (uint32_t k = g->first[number]; k < g->first[number + 1] && g->rec[k] < rec; k++) {
+        const struct trace_event *e = &r->event[g->rec[k]];
+        bool offset = e->hop == HOP_SOCKET_OPEN || e->hop == HOP_SOCKET_WRITE || e->hop == HOP_CLIENT_SEND ||
+                      e->hop == HOP_SERVER_PUSH;
+        if (offset && e->arg > from && e->arg < r->event[rec].arg)
+            from = e->arg;
+    }
+    return from;
+}
+
+static void tell_packets(const struct telling *t, uint32_t rec, bool down)
+{
+    const struct trace_run *r = t->s->r;
+    const struct trace_event *e = &r->event[rec];
+    struct lane *l = lane_of(r, e);
+    if (!l)
+        return;
+    struct lane *other = l->peer != TRACE_NONE ? &r->index->lane[l->peer] : NULL;
+    struct packets p = {.r = r};
+    link_packets(r, down ? other : l, down ? l : other, down, bytes_begin(r, l, rec), e->arg, count_packet,
+                 &p);
+    if (!p.dropped && !p.delivered)
+        return;
+    buf_str(t->out, "                     packets under it: ");
+    if (p.dropped) {
+        buf_printf(t->out, "%u dropped (", p.dropped);
+        bool any = false;
+        for (int q = 0; q < REASON_COUNT; q++)
+            if (p.by_reason[q]) {
+                buf_printf(t->out, "%s%s %u", any ? ", " : "", reason_text(q), p.by_reason[q]);
+                any = true;
+            }
+        buf_printf(t->out, "; first at %+.3f ms)%s", ((double)p.first_drop - (double)t->zero_ns) / 1e6,
+                   p.delivered ? ", " : "");
+    }
+    if (p.delivered)
+        buf_printf(t->out, "%u delivered (first at %+.3f ms)", p.delivered,
+                   ((double)p.first_delivery - (double)t->zero_ns) / 1e6);
+    buf_char(t->out, '\n');
+}
+
+static void tell_record(const struct telling *t, uint32_t rec)
+{
+    const struct trace_run *r = t->s->r;
+    const struct trace_event *e = &r->event[rec];
+    const struct lane *l = lane_of(r, e);
+    tell_time(t, e->ts_ns);
+    buf_printf(t->out, "%-17s", hop_text(e->hop));
+    if (e->hop == HOP_CLIENT_SEND || e->hop == HOP_SERVER_PUSH || e->hop == HOP_SERVER_RECEIVE)
+        buf_printf(t->out, " up to byte %llu", (unsigned long long)e->arg);
+    else if (e->hop == HOP_SERVER_FANOUT)
+        buf_printf(t->out, " to %llu%s", (unsigned long long)e->arg,
+                   e->flags & TRACE_FLAG_ONE_PUSH ? ", one push each" : "");
+    else if (e->hop == HOP_CLIENT_SUBMIT || e->hop == HOP_CLIENT_RESEND)
+        buf_printf(t->out, " intent %llu", (unsigned long long)e->arg);
+    else if (e->hop == HOP_SOCKET_READ || e->hop == HOP_CLIENT_GIVE_UP)
+        buf_printf(t->out, " %llu", (unsigned long long)e->arg);
+    else if (e->arg && e->hop != HOP_SERVER_START && e->hop != HOP_SOCKET_CLOSE)
+        buf_printf(t->out, " seq %llu", (unsigned long long)e->arg);
+    if (e->attempt)
+        buf_printf(t->out, ", attempt %u", e->attempt);
+    if (e->conn)
+        buf_printf(t->out, ", connection %u.%u", e->node, e->conn);
+    if (l && trace_side(l->node) == TRACE_SIDE_LOAD && l->open != TRACE_NONE)
+        buf_printf(t->out, " (%s)", net_name(l->net));
+    if (e->reason && e->hop != HOP_SOCKET_OPEN)
+        buf_printf(t->out, ": %s", reason_text(e->reason));
+    buf_printf(t->out, "  [#%u]\n", rec);
+    if (e->hop == HOP_CLIENT_SEND)
+        tell_packets(t, rec, false);
+    if (e->hop == HOP_SERVER_PUSH)
+        tell_packets(t, rec, true);
+}
+
+static void tell_head(struct telling *t, uint32_t first)
+{
+    const struct story *s = t->s;
+    char id[ID_TEXT + 1], when[32];
+    const struct trace_event *e = &s->r->event[first];
+    int64_t utc_ns = (int64_t)e->ts_ns + s->r->utc_offset_ns;
+    time_t sec = (time_t)(utc_ns / 1000000000);
+    struct tm tm;
+    gmtime_r(&sec, &tm);
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
+    buf_printf(t->out, "message %s  chat %llu  from user %llu\n", id_str(&s->id, id),
+               (unsigned long long)s->chat, (unsigned long long)s->sender);
+    buf_printf(t->out, "+0 is %s.%06llu UTC\n", when, (unsigned long long)(utc_ns % 1000000000 / 1000));
+}
+
+static void tell_pair(const struct telling *t, const struct trace_pair *p)
+{
+    uint32_t from, to;
+    buf_printf(t->out, "user %llu (%s): %s", (unsigned long long)p->recipient, net_name(p->net),
+               verdict_text(p->verdict));
+    if (p->verdict == VERDICT_DELIVERED && p->submit_ns)
+        buf_printf(t->out, " after %.3f ms", ((double)p->surface_ns - (double)p->submit_ns) / 1e6);
+    else if (p->verdict != VERDICT_DELIVERED)
+        buf_printf(t->out, ": %s%s%s%s", p->why, p->reason ? " (" : "", reason_text(p->reason),
+                   p->reason ? ")" : "");
+    buf_char(t->out, '\n');
+    story_slice(t->s, p->recipient, &from, &to);
+    for (uint32_t k = from; k < to; k++)
+        tell_record(t, t->s->direct[k].rec);
+    if (p->verdict == VERDICT_DELIVERED)
+        return;
+    for (uint8_t i = 0; i < p->evidence_n; i++) {
+        const struct trace_event *e = &t->s->r->event[p->evidence[i]];
+        if (!hop_names_message(e->hop))
+            tell_record(t, p->evidence[i]);
+    }
+    buf_str(t->out, "                     rests on");
+    for (uint8_t i = 0; i < p->evidence_n; i++)
+        buf_printf(t->out, " #%u", p->evidence[i]);
+    buf_str(t->out, p->evidence_n ? "\n" : " nothing\n");
+}
+
+/* What went wrong first, then the rest in their order. */
+static void tell_recipients(const struct telling *t)
+{
+    const struct story *s = t->s;
+    uint32_t shown = 0;
+    uint64_t left[VERDICT_COUNT] = {0};
+    struct trace_pair p;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < s->recipients; i++) {
+            story_judge(s, s->recipient[i], &p);
+            if ((p.verdict == VERDICT_DELIVERED) != (pass == 1))
+                continue;
+            if (shown++ < SHOWN_MAX)
+                tell_pair(t, &p);
+            else
+                left[p.verdict]++;
+        }
+    if (!s->recipients)
+        buf_str(t->out, "no recipient is on record\n");
+    for (int v = 0; v < VERDICT_COUNT; v++)
+        if (left[v])
+            buf_printf(t->out, "and %llu more: %s\n", (unsigned long long)left[v], verdict_text(v));
+}
+
+int trace_explain(const struct trace_run *r, const struct id *id, struct buf *out, struct err_ctx *ctx)
+{
+    char text[ID_TEXT + 1];
+    const struct groups *g = &r->index->messages;
+    uint32_t m = groups_find(g, id);
+    if (m == TRACE_NONE)
+        return err_set(ctx, ERR_NOTFOUND, "no record mentions message %s", id_str(id, text));
+    struct story s = {0};
+    int rc = story_read(&s, r, m);
+    if (rc == 0) {
+        struct telling t = {.s = &s, .out = out};
+        uint32_t first = s.submit != TRACE_NONE ? s.submit : g->rec[g->first[m]];
+        t.zero_ns = r->event[first].ts_ns;
+        tell_head(&t, first);
+        uint32_t k = g->first[m], told = 0;
+        for (uint32_t d; k < g->first[m + 1]; k++) {
+            for (d = 0; d < s.directs && s.direct[d].rec != g->rec[k] && s.directs <= 4096; d++)
+                ;
+            if (r->event[g->rec[k]].hop == HOP_SERVER_PUSH ||
+                r->event[g->rec[k]].hop == HOP_SERVER_PUSH_DROP || (d < s.directs && s.directs <= 4096))
+                continue;
+            if (told++ < 40)
+                tell_record(&t, g->rec[k]);
+        }
+        tell_recipients(&t);
+    }
+    story_release(&s);
+    if (rc == 0 && out->failed)
+        rc = ERR_NOMEM;
+    return rc < 0 ? err_set(ctx, rc, "%s", err_text(rc)) : 0;
+}
+
+/* ---- the slowest ---- */
+
+const char *trace_leg_text(int leg)
+{
+    static const char *const text[LEG_COUNT] = {
+        [LEG_OUTBOX] = "in the sender's outbox", [LEG_UPLINK] = "on the way up",
+        [LEG_COMMIT] = "for the commit",         [LEG_FANOUT] = "for a connection to push to",
+        [LEG_DOWNLINK] = "on the way down",      [LEG_CLIENT] = "in the recipient's app"};
+    return leg >= 0 && leg < LEG_COUNT ? text[leg] : "unknown";
+}
+
+static uint64_t leg_end(uint64_t *from, uint64_t at)
+{
+    uint64_t ns = at > *from ? at - *from : 0;
+    if (at > *from)
+        *from = at;
+    return ns;
+}
+
+static void decompose(const struct story *s, const struct trace_pair *p, struct trace_latency *l)
+{
+    const struct trace_event *ev = s->r->event;
+    uint32_t from, to, push = TRACE_NONE, receive = TRACE_NONE;
+    story_slice(s, p->recipient, &from, &to);
+    *l = (struct trace_latency){.pair = *p, .sends = s->sends, .total_ns = p->surface_ns - p->submit_ns};
+    for (uint32_t k = from; k < to; k++) {
+        uint32_t rec = s->direct[k].rec;
+        if (ev[rec].ts_ns > p->surface_ns)
+            break;
+        if (ev[rec].hop == HOP_SERVER_PUSH) {
+            push = rec;
+            l->pushes++;
+        } else if (ev[rec].hop == HOP_CLIENT_RECEIVE) {
+            receive = rec;
+        }
+    }
+    uint64_t at = p->submit_ns;
+    if (s->sends)
+        l->leg_ns[LEG_OUTBOX] = leg_end(&at, ev[s->send[0]].ts_ns);
+    if (s->first_received != TRACE_NONE)
+        l->leg_ns[LEG_UPLINK] = leg_end(&at, ev[s->first_received].ts_ns);
+    if (s->commit != TRACE_NONE && ev[s->commit].ts_ns <= p->surface_ns)
+        l->leg_ns[LEG_COMMIT] = leg_end(&at, ev[s->commit].ts_ns);
+    if (push != TRACE_NONE)
+        l->leg_ns[LEG_FANOUT] = leg_end(&at, ev[push].ts_ns);
+    if (receive != TRACE_NONE)
+        l->leg_ns[LEG_DOWNLINK] = leg_end(&at, ev[receive].ts_ns);
+    l->leg_ns[LEG_CLIENT] = leg_end(&at, p->surface_ns);
+}
+
+/* A min-heap of the slowest: the root is the first to go. */
+static void keep_slow(struct trace_latency *h, int *n, int max, const struct trace_latency *l)
+{
+    int at;
+    if (*n < max) {
+        at = (*n)++;
+        while (at && h[(at - 1) / 2].total_ns > l->total_ns) {
+            h[at] = h[(at - 1) / 2];
+            at = (at - 1) / 2;
+        }
+    } else {
+        if (!max || h[0].total_ns >= l->total_ns)
+            return;
+        at = 0;
+        for (int c = 1; c < max; c = 2 * at + 1) {
+            if (c + 1 < max && h[c + 1].total_ns < h[c].total_ns)
+                c++;
+            if (h[c].total_ns >= l->total_ns)
+                break;
+            h[at] = h[c];
+            at = c;
+        }
+    }
+    h[at] = *l;
+}
+
+static int slower_first(const void *a, const void *b)
+{
+    const struct trace_latency *x = a, *y = b;
+    return x->total_ns > y->total_ns ? -1 : x->total_ns < y->total_ns;
+}
+
+int trace_slowest(const struct trace_run *r, struct trace_latency *out, int max, int *n, struct err_ctx *ctx)
+{
+    struct story s = {0};
+    struct trace_pair p;
+    struct trace_latency l;
+    int rc = 0;
+    *n = 0;
+    for (uint32_t m = 0; rc == 0 && m < r->index->messages.n; m++) {
+        rc = story_read(&s, r, m);
+        for (uint32_t i = 0; rc == 0 && i < s.recipients; i++) {
+            story_judge(&s, s.recipient[i], &p);
+            if (p.verdict != VERDICT_DELIVERED || !p.submit_ns || p.surface_ns < p.submit_ns)
+                continue;
+            if (*n == max && max && out[0].total_ns >= p.surface_ns - p.submit_ns)
+                continue;
+            decompose(&s, &p, &l);
+            keep_slow(out, n, max, &l);
+        }
+    }
+    story_release(&s);
+    qsort(out, (size_t)*n, sizeof *out, slower_first);
+    return rc < 0 ? err_set(ctx, rc, "%s", err_text(rc)) : 0;
+}
