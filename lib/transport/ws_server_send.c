@@ -1,0 +1,203 @@
+/* The send queues and the turn in which they are written. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "transport/ws_server_impl.h"
+#include "util/clock.h"
+
+static struct send_node *node_take(struct ws_server *s)
+{
+    struct send_node *n = s->node_pool;
+    if (!n)
+        return malloc(sizeof *n);
+    s->node_pool = n->next;
+    s->nodes_free--;
+    return n;
+}
+
+static void node_give(struct ws_server *s, struct send_node *n)
+{
+    shared_frame_unref(n->frame);
+    if (s->nodes_free >= WS_NODES_KEPT) {
+        free(n);
+        return;
+    }
+    n->next = s->node_pool;
+    s->node_pool = n;
+    s->nodes_free++;
+}
+
+void ws_nodes_free(struct ws_server *s)
+{
+    while (s->node_pool) {
+        struct send_node *n = s->node_pool;
+        s->node_pool = n->next;
+        free(n);
+    }
+}
+
+void ws_queue_drop(struct ws_conn *c)
+{
+    while (c->head) {
+        struct send_node *n = c->head;
+        c->head = n->next;
+        node_give(c->s, n);
+    }
+    c->tail = &c->head;
+    c->queue_msgs = 0;
+    c->queue_bytes = 0;
+    link_remove(&c->dirty);
+}
+
+int ws_send(struct ws_conn *c, struct shared_frame *f, uint64_t cookie)
+{
+    struct ws_server *s = c->s;
+    if (c->state != CONN_OPEN)
+        return ERR_UNAVAILABLE;
+    if (c->queue_msgs >= s->cfg.queue_msgs_max ||
+        c->queue_bytes + c->blocked_bytes + f->len > s->cfg.queue_bytes_max) {
+        c->full = true;
+        return ERR_LIMIT;
+    }
+    struct send_node *n = node_take(s);
+    if (!n)
+        return ERR_NOMEM;
+    *n = (struct send_node){.frame = f, .cookie = cookie};
+    shared_frame_ref(f);
+    *c->tail = n;
+    c->tail = &n->next;
+    c->queue_msgs++;
+    c->queue_bytes += f->len;
+    if (!c->blocked && link_empty(&c->dirty))
+        link_append(&s->dirty, &c->dirty);
+    return 0;
+}
+
+uint64_t ws_queued_bytes(const struct ws_conn *c)
+{
+    return c->queue_bytes + c->blocked_bytes;
+}
+
+void ws_check_drained(struct ws_conn *c)
+{
+    struct ws_server *s = c->s;
+    if (!c->full || c->state != CONN_OPEN || ws_queued_bytes(c) > s->cfg.queue_bytes_max / 2 ||
+        c->queue_msgs > s->cfg.queue_msgs_max / 2)
+        return;
+    c->full = false;
+    if (s->cfg.ops->drained)
+        s->cfg.ops->drained(s->cfg.arg, c->arg);
+}
+
+/* The scratch buffer grows to the largest object ever sent (at most queue_bytes_max) and stays. */
+static bool scratch_fits(struct ws_server *s, size_t n)
+{
+    if (n <= s->scratch_cap)
+        return true;
+    unsigned char *bigger = realloc(s->scratch, LWS_PRE + n);
+    if (!bigger)
+        return false;
+    s->scratch = bigger;
+    s->scratch_cap = n;
+    return true;
+}
+
+/* Pack the head of the queue: the payload's place and length, and how many nodes it took. NULL: no memory. */
+static unsigned char *pack(struct ws_conn *c, uint32_t *objects, size_t *payload_len)
+{
+    struct ws_server *s = c->s;
+    const struct send_node *n = c->head;
+    if (!scratch_fits(s, (size_t)n->frame->len + 2))
+        return NULL;
+    char *out = (char *)s->scratch + LWS_PRE;
+    size_t len = 1; /* room for the bracket that a second object would need */
+    *objects = 0;
+    for (; n && *objects < WS_FRAME_OBJECTS; n = n->next) {
+        if (*objects && len + 1 + n->frame->len + 1 > WS_FRAME_BYTES)
+            break;
+        if (*objects)
+            out[len++] = ',';
+        memcpy(out + len, n->frame->data, n->frame->len);
+        len += n->frame->len;
+        ++*objects;
+    }
+    if (*objects == 1) {
+        *payload_len = len - 1;
+        return s->scratch + LWS_PRE + 1;
+    }
+    out[0] = '[';
+    out[len++] = ']';
+    *payload_len = len;
+    return s->scratch + LWS_PRE;
+}
+
+/* Hot path: no allocation but lws's own copy of what a congested socket does not take. */
+void ws_flush(struct ws_conn *c)
+{
+    struct ws_server *s = c->s;
+    uint32_t objects;
+    if (!c->head || c->blocked || (c->state != CONN_OPEN && c->state != CONN_CLOSING))
+        return;
+    ws_offset_recount(c);
+    size_t len;
+    unsigned char *payload = pack(c, &objects, &len);
+    if (!payload) { /* what can't be sent now never can: the object is larger than memory */
+        ws_abort(c);
+        return;
+    }
+    if (lws_write(c->wsi, payload, len, LWS_WRITE_TEXT) < 0) {
+        c->state = CONN_DEAD;
+        shutdown(c->fd, SHUT_RDWR); /* lws reads the end and closes */
+        return;
+    }
+    uint32_t bytes = ws_header_bytes(len) + (uint32_t)len;
+    c->written += bytes;
+    c->blocked = lws_partial_buffered(c->wsi);
+    c->blocked_bytes = c->blocked ? bytes : 0;
+    for (uint32_t i = 0; i < objects && c->head; i++) {
+        struct send_node *n = c->head;
+        c->head = n->next;
+        if (!c->head)
+            c->tail = &c->head;
+        c->queue_msgs--;
+        c->queue_bytes -= n->frame->len;
+        if (n->cookie && s->cfg.ops->written)
+            s->cfg.ops->written(s->cfg.arg, c->arg, n->cookie, c->written, objects);
+        node_give(s, n);
+    }
+    if (c->head && !c->blocked && link_empty(&c->dirty))
+        link_append(&s->dirty, &c->dirty);
+    ws_check_drained(c);
+}
+
+/* Each dirty connection sends one frame of all that is pending. Writing to many sockets is dear (7 us each),
+ * so after a turn of over 1 ms the next one waits as long as it took, at most 16 ms: under load what arrives
+ * meanwhile is coalesced, and half of the thread's time is left for reading. */
+void ws_flush_turn(struct ws_server *s)
+{
+    struct link turn;
+    if (link_empty(&s->dirty))
+        return;
+    uint64_t start = clock_mono_ns();
+    if (start >= s->turn_ns) {
+        link_init(&turn);
+        link_move_all(&turn, &s->dirty);
+        while (!link_empty(&turn)) {
+            struct ws_conn *c = link_owner(turn.next, struct ws_conn, dirty);
+            link_remove(&c->dirty);
+            ws_flush(c);
+            if (c->state == CONN_CLOSING && !c->head && !c->blocked)
+                lws_callback_on_writable(c->wsi); /* there the close frame goes */
+        }
+        uint64_t end = clock_mono_ns(), cost = end - start;
+        s->turn_ns = cost < NS_PER_MS ? end : end + (cost < WS_TURN_NS_MAX ? cost : WS_TURN_NS_MAX);
+        start = end;
+    }
+    if (link_empty(&s->dirty) || ev_is_active(&s->turn_timer))
+        return;
+    double wait = s->turn_ns > start ? (double)(s->turn_ns - start) * 1e-9 : 0;
+    ev_now_update(s->cfg.loop);
+    ev_timer_set(&s->turn_timer, wait, 0);
+    ev_timer_start(s->cfg.loop, &s->turn_timer);
+}
