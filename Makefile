@@ -13,9 +13,10 @@ PKGS    := libwebsockets libsodium jansson libnl-3.0 libnl-route-3.0
 CFLAGS  ?= $(if $(DEV),-O0,-O2) -g
 WARN    := -Wall -Wextra $(if $(DEV),-Werror)
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -fno-omit-frame-pointer -pthread $(WARN) $(CFLAGS) \
-	$(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined) -Ilib -I. -I$(B)/gen -MMD -MP \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined) -Ilib -I. -I$(B)/gen $(PKG_CFLAGS) -MMD -MP \
 	-DCHAT_VERSION='"$(VERSION)"'
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  = $(shell pkg-config --libs $(PKGS)) -lev -lrocksdb -lm -pthread
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 

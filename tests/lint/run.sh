@@ -3,13 +3,13 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-gcc}
-flags="-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Ilib -I. -DCHAT_VERSION=\"lint\" $(pkg-config --cflags fuse3 2>/dev/null)"
+flags="-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Ilib -I. -DCHAT_VERSION=\"lint\" -I. $(pkg-config --cflags fuse3 libnl-route-3.0 2>/dev/null)"
 bad=0
 step() { printf '%-14s ' "$1"; }
 verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; bad=1; fi; }
 
 step layering
-out=$(python3 tests/lint/layers.py --self-test) ; rc=$?
+out=$(/usr/bin/python3 tests/lint/layers.py --self-test) ; rc=$?
 [ $rc = 0 ] || echo "$out"
 verdict $rc
 
