@@ -1,6 +1,8 @@
 /* chatd-server: options to configuration, then lib/run does the work. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "run/server.h"
 #include "util/clock.h"
@@ -136,6 +138,8 @@ static int serve(struct err_ctx *err)
         buf_release(&out);
         return 0;
     }
+    if (c.store_url == url && mkdir(opt_string(set, "data"), 0750) && errno != EEXIST)
+        return err_errno(err, "%s: cannot make the folder", opt_string(set, "data"));
     return server_run(&c, err);
 }
 

@@ -305,15 +305,14 @@ int server_run(const struct server_config *c, struct err_ctx *ctx)
     s.loop = ev_loop_new(EVFLAG_AUTO);
     if (!s.loop)
         return err_set(ctx, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
-    s.rc = open_all(&s);
+    s.rc = listen_on(&s); /* first: an address in use must not touch the store; nothing is accepted until the loop runs */
+    if (!s.rc)
+        s.rc = open_all(&s);
     if (!s.rc) {
         watch(&s);
-        s.rc = listen_on(&s);
-        if (!s.rc) {
-            if (c->ready)
-                c->ready(c->arg, ws_server_port(s.ws));
-            ev_run(s.loop, 0);
-        }
+        if (c->ready)
+            c->ready(c->arg, ws_server_port(s.ws));
+        ev_run(s.loop, 0);
         unwatch(&s);
     }
     close_all(&s);

@@ -141,19 +141,52 @@ static const char *method_name(int m)
     return m >= 0 && m < (int)(sizeof names / sizeof *names) ? names[m] : "";
 }
 
+/* lws keeps the arguments apart, without the '&' between them; `room` is their total length and a NUL. */
+static void copy_query(struct lws *wsi, char *to, size_t room)
+{
+    size_t at = 0;
+    for (int i = 0; at + 1 < room; i++) {
+        if (i)
+            to[at++] = '&';
+        int n = lws_hdr_copy_fragment(wsi, to + at, (int)(room - at), WSI_TOKEN_HTTP_URI_ARGS, i);
+        if (n < 0)
+            break;
+        at += (size_t)n;
+    }
+    while (at && to[at - 1] == '&')
+        at--;
+    to[at] = 0;
+}
+
+/* lws keeps the query cut at '&' and with its %XX decoded; it is put together again. */
+static void copy_query(struct lws *wsi, char *out, size_t cap)
+{
+    size_t len = 0;
+    for (int i = 0, n; (n = lws_hdr_fragment_length(wsi, WSI_TOKEN_HTTP_URI_ARGS, i)) > 0; i++) {
+        if (len + (size_t)n + 2 > cap)
+            break;
+        if (i)
+            out[len++] = '&';
+        n = lws_hdr_copy_fragment(wsi, out + len, (int)(cap - len), WSI_TOKEN_HTTP_URI_ARGS, i);
+        if (n < 0)
+            break;
+        len += (size_t)n;
+    }
+    out[len] = 0;
+}
+
 static struct http_request *request_new(struct lws *wsi, const char *path, size_t n)
 {
-    size_t q = (size_t)lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_URI_ARGS);
+    size_t q = (size_t)lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_URI_ARGS); /* separators included */
     size_t a = (size_t)lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_AUTHORIZATION);
-    struct http_request *r = calloc(1, sizeof *r + n + q + a + 3);
+    struct http_request *r = calloc(1, sizeof *r + n + q + a + 4);
     if (!r)
         return NULL;
     r->path = r->text;
     r->query = r->path + n + 1;
-    r->authorization = r->query + q + 1;
+    r->authorization = r->query + q + 2;
     memcpy(r->path, path, n);
-    if (q)
-        lws_hdr_copy(wsi, r->query, (int)q + 1, WSI_TOKEN_HTTP_URI_ARGS);
+    copy_query(wsi, r->query, q + 1);
     if (a)
         lws_hdr_copy(wsi, r->authorization, (int)a + 1, WSI_TOKEN_HTTP_AUTHORIZATION);
     return r;

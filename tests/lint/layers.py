@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Layering lint: each quoted #include of a file under lib/ must be one that its room may know (layers.txt)."""
 import os
 import re
