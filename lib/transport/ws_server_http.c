@@ -141,23 +141,6 @@ static const char *method_name(int m)
     return m >= 0 && m < (int)(sizeof names / sizeof *names) ? names[m] : "";
 }
 
-/* lws keeps the arguments apart, without the '&' between them; `room` is their total length and a NUL. */
-static void copy_query(struct lws *wsi, char *to, size_t room)
-{
-    size_t at = 0;
-    for (int i = 0; at + 1 < room; i++) {
-        if (i)
-            to[at++] = '&';
-        int n = lws_hdr_copy_fragment(wsi, to + at, (int)(room - at), WSI_TOKEN_HTTP_URI_ARGS, i);
-        if (n < 0)
-            break;
-        at += (size_t)n;
-    }
-    while (at && to[at - 1] == '&')
-        at--;
-    to[at] = 0;
-}
-
 /* lws keeps the query cut at '&' and with its %XX decoded; it is put together again. */
 static void copy_query(struct lws *wsi, char *out, size_t cap)
 {
