@@ -23,7 +23,8 @@
 #include "transport/ws_server.h"
 #include "util/clock.h"
 
-#define MANY 2048
+#define MANY   2048
+#define HELPER static __attribute__((unused)) /* not every test program needs all */
 
 struct peer { /* what the server's owner keeps of a connection */
     struct ws_conn *c;
@@ -182,7 +183,7 @@ static void turn(void)
 struct client {
     int fd;
     uint64_t sent, got;         /* bytes of the TCP stream, handshake included */
-    unsigned char buf[1 << 18]; /* what was read and not yet parsed */
+    unsigned char buf[1 << 19]; /* what was read and not yet parsed */
     size_t len;
     bool eof;
     int err;
@@ -272,7 +273,7 @@ static void client_hello(struct client *c, const char *protocol)
     client_write(c, req, (size_t)n);
 }
 
-static struct client *client_ws(void)
+HELPER struct client *client_ws(void)
 {
     char head[1024];
     uint32_t before = fx.opened;
@@ -317,7 +318,7 @@ static void client_frame(struct client *c, int first, const void *p, size_t n)
     free(out);
 }
 
-static void client_text(struct client *c, const char *s)
+HELPER void client_text(struct client *c, const char *s)
 {
     client_frame(c, 0x81, s, strlen(s));
 }
@@ -351,7 +352,7 @@ static bool client_take(struct client *c, int *first, char *out, size_t cap, siz
     return true;
 }
 
-static int client_expect(struct client *c, char *out, size_t cap, size_t *len)
+HELPER int client_expect(struct client *c, char *out, size_t cap, size_t *len)
 {
     int first = -1;
     size_t n;
@@ -361,7 +362,7 @@ static int client_expect(struct client *c, char *out, size_t cap, size_t *len)
     return first;
 }
 
-static int send_text(struct peer *p, const char *s, uint64_t cookie)
+HELPER int send_text(struct peer *p, const char *s, uint64_t cookie)
 {
     struct shared_frame *f = shared_frame_new(s, strlen(s));
     int rc = ws_send(p->c, f, cookie);
