@@ -20,7 +20,7 @@
 #define SCENARIO_FAULTS_MAX      64
 #define SCENARIO_EXPECT_MAX      64
 #define SCENARIO_VARIANTS_MAX    32
-#define SCENARIO_NAME            48
+#define SCENARIO_NAME            32
 
 struct scenario_link {
     char name[SCENARIO_NAME];

@@ -1,0 +1,76 @@
+/* Inside the conductor: its state, and the parts of its work. */
+#ifndef RUN_CHAOS_IMPL_H
+#define RUN_CHAOS_IMPL_H
+
+#include "netem/tun/tun.h"
+#include "run/chaos.h"
+#include "run/child.h"
+#include "scenario/world.h"
+#include "trace/trace.h"
+
+#define CHAOS_LINE_MAX 512
+
+/* What is known of the server over all its incarnations. */
+struct chaos_server {
+    pid_t pid; /* 0: down */
+    bool stopped, killed_by_us;
+    uint64_t restart_at, continue_at; /* monotonic ns; 0: nothing planned */
+    uint32_t starts;
+    uint64_t rss_max, sessions_max;
+    double cpu_before, cpu_now;                                  /* of earlier incarnations; of this one */
+    uint64_t commits_before, commits, messages_before, messages; /* likewise */
+    uint64_t usage_at, metrics_at;                               /* next samples */
+};
+
+struct chaos {
+    struct world world;
+    const struct chaos_config *config;
+    struct scenario s;
+    char dir[512];
+    bool linked; /* with links: namespaces; without: loopback */
+    struct tun_world *tun;
+    uint32_t addr;
+    uint16_t port;
+    struct chaos_server server;
+    pid_t load;
+    int load_status, load_err; /* load_err: read end of its stderr, -1 when closed */
+    bool load_ended, drained;
+    int phase; /* enum world_phase last announced by the generator, -1 before */
+    char line[CHAOS_LINE_MAX], last_line[CHAOS_LINE_MAX]; /* of its stderr: being read; last one for people */
+    size_t line_n;
+    FILE *load_log;
+    uint64_t began, t0, ended; /* start of the run, of the load, and when the generator was done */
+    uint64_t progress_at;
+    struct trace *trace;
+    struct trace_writer *tw;
+    char doubt[256], note[256];
+    struct report_run *out;
+};
+
+extern const struct world_ops chaos_world_ops; /* chaos_world.c */
+
+/* chaos_server.c */
+int chaos_server_start(struct chaos *c, struct err_ctx *ctx);
+/* Reap it if it ended, sample it, restart or continue it when that is due. */
+int chaos_server_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
+int chaos_server_kill(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
+void chaos_server_stop(struct chaos *c);
+
+/* chaos_load.c */
+int chaos_load_start(struct chaos *c, struct err_ctx *ctx);
+/* Read what it says, at most `ns`, and reap it. */
+int chaos_load_tend(struct chaos *c, uint64_t ns, struct err_ctx *ctx);
+void chaos_load_stop(struct chaos *c, int signal, uint64_t ns);
+/* Its summary into facts and report. */
+int chaos_load_read(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
+
+/* chaos_evidence.c */
+int chaos_read_trace(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
+int chaos_read_journal(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
+
+void chaos_path(const struct chaos *c, char *out, size_t size, const char *name);
+void chaos_event(struct chaos *c, enum hop hop, uint64_t arg);
+/* Release what still runs, however far it came. */
+void chaos_stop_all(struct chaos *c);
+
+#endif

@@ -1,0 +1,254 @@
+/* The real world: namespaces, processes, the kernel's clock. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "run/chaos_impl.h"
+#include "util/clock.h"
+
+#define TICK_NS      (20 * NS_PER_MS)
+#define READY_NS     (90 * NS_PER_S) /* the generator connects and makes its chats */
+#define PROGRESS_NS  (500 * NS_PER_MS)
+#define DRAIN_SLACK  (30 * NS_PER_S)
+#define LOAD_STOP_NS (15 * NS_PER_S)
+
+void chaos_path(const struct chaos *c, char *out, size_t size, const char *name)
+{
+    snprintf(out, size, "%s/%s", c->dir, name);
+}
+
+void chaos_event(struct chaos *c, enum hop hop, uint64_t arg)
+{
+    struct trace_event e = {.ts_ns = clock_mono_ns(), .hop = (uint8_t)hop, .arg = arg};
+    trace_emit(c->tw, &e);
+}
+
+static void tell(struct chaos *c, uint64_t now)
+{
+    static const char *const phases[] = {"load", "heal", "drain", "end"};
+    char text[200];
+    if (!c->config->progress || now < c->progress_at)
+        return;
+    c->progress_at = now + PROGRESS_NS;
+    if (c->phase < 0)
+        snprintf(text, sizeof text, "%s%s%s: connecting, %.0f s", c->s.name, *c->s.variant ? " / " : "",
+                 c->s.variant, (double)(now - c->began) / 1e9);
+    else
+        snprintf(text, sizeof text, "%s%s%s: %s, %.0f of %.0f s%s", c->s.name, *c->s.variant ? " / " : "",
+                 c->s.variant, phases[c->phase], (double)(now - c->t0) / 1e9, (double)c->s.duration / 1e9,
+                 c->server.pid ? "" : ", server down");
+    c->config->progress(c->config->arg, text);
+}
+
+/* One turn of waiting. */
+static int tick(struct chaos *c, uint64_t ns, struct err_ctx *ctx)
+{
+    uint64_t now = clock_mono_ns();
+    int rc = chaos_server_tend(c, now, ctx);
+    rc = rc ? rc : chaos_load_tend(c, ns, ctx);
+    tell(c, now);
+    if (!rc && *c->config->interrupted)
+        rc = err_set(ctx, ERR_INTERRUPTED, "interrupted");
+    return rc;
+}
+
+static int start_links(struct chaos *c, struct err_ctx *ctx)
+{
+    struct tun_group groups[SCENARIO_POPULATIONS_MAX] = {0};
+    char trace_dir[600];
+    struct tun_config config = {.groups = groups, .seed = c->s.seed, .trace_dir = trace_dir};
+    chaos_path(c, trace_dir, sizeof trace_dir, "trace");
+    for (uint32_t i = 0; i < c->s.load_n; i++) {
+        const struct scenario_population *p = &c->s.load[i];
+        const struct scenario_link *l = scenario_find_link(&c->s, p->link);
+        struct tun_group *g = &groups[config.groups_n++];
+        if (!l)
+            return err_set(ctx, ERR_UNSUPPORTED,
+                           "%s: load.%s has no link, but others have; in the real world all or none need one",
+                           c->s.path, p->name);
+        snprintf(g->name, sizeof g->name, "%s", p->name);
+        scenario_addresses(&c->s, i, &g->first, &g->count);
+        int rc = netem_profile_parse(&g->profile, l->profile, ctx);
+        if (rc) {
+            err_prefix(ctx, "%s: links.%s.profile: ", c->s.path, l->name);
+            return rc;
+        }
+    }
+    return tun_world_start(&c->tun, &config, ctx);
+}
+
+static int make_folders(struct chaos *c, struct err_ctx *ctx)
+{
+    static const char *const names[] = {"data", "trace", "journal"};
+    char path[600];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        chaos_path(c, path, sizeof path, names[i]);
+        if (mkdir(path, 0755) && errno != EEXIST)
+            return err_errno(ctx, "%s", path);
+    }
+    return 0;
+}
+
+static int start(struct world *w, const struct scenario *s, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    char trace_dir[600];
+    struct trace_config tc = {
+        .dir = trace_dir, .name = "run", .node = TRACE_NODE_RUN, .seed = s->seed, .ring_events = 1024};
+    c->began = c->t0 = clock_mono_ns();
+    int rc = make_folders(c, ctx);
+    chaos_path(c, trace_dir, sizeof trace_dir, "trace");
+    /* the children first: a fork should not find our flusher thread holding a lock */
+    if (!rc && c->linked)
+        rc = start_links(c, ctx);
+    rc = rc ? rc : chaos_server_start(c, ctx);
+    rc = rc ? rc : chaos_load_start(c, ctx);
+    rc = rc ? rc : trace_open(&c->trace, &tc, ctx);
+    rc = rc ? rc : trace_writer_new(&c->tw, c->trace, ctx);
+    uint64_t end = clock_mono_ns() + READY_NS;
+    while (!rc && c->phase < PHASE_LOAD) {
+        rc = tick(c, TICK_NS, ctx);
+        if (!rc && clock_mono_ns() > end)
+            rc = err_set(ctx, ERR_TIMEOUT, "chat-loadgen had not begun after %.0f s: %s",
+                         (double)READY_NS / 1e9, c->last_line);
+    }
+    if (rc)
+        return rc;
+    c->t0 = clock_mono_ns();
+    chaos_event(c, HOP_RUN_PHASE, PHASE_LOAD);
+    return 0;
+}
+
+static int advance(struct world *w, uint64_t at, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    int rc = 0;
+    for (uint64_t now; !rc && !c->doubt[0] && !c->load_ended && (now = clock_mono_ns()) < c->t0 + at;) {
+        uint64_t left = c->t0 + at - now;
+        rc = tick(c, left < TICK_NS ? left : TICK_NS, ctx);
+    }
+    return rc;
+}
+
+static int blackout(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx)
+{
+    for (uint32_t i = 0; i < c->s.load_n; i++) {
+        const struct scenario_population *p = &c->s.load[i];
+        int rc = 0;
+        if (c->tun && (strcmp(f->target, "*") == 0 || strcmp(f->target, p->link) == 0))
+            rc = tun_world_blackout(c->tun, p->name, f->duration, ctx);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* The generator executes what happens to phones, at its own t = 0 and from the same file; here it is only
+ * noted. */
+static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    const struct scenario_fault *f = &c->s.faults[index];
+    if (c->doubt[0] || c->load_ended)
+        return 0;
+    chaos_event(c, HOP_RUN_FAULT, index);
+    switch (f->what) {
+    case FAULT_KILL_SERVER:
+        return chaos_server_kill(c, f, ctx);
+    case FAULT_BLACKOUT:
+        return blackout(c, f, ctx);
+    case FAULT_KILL_SOCKET:
+    case FAULT_NETWORK_CHANGE:
+        break;
+    }
+    return 0;
+}
+
+/* A server that is to come back comes back now. (Blackouts end by themselves; those that would last beyond
+ * the load are cut by the drain's patience, not by us.) */
+static int heal(struct world *w, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    uint64_t now = clock_mono_ns();
+    chaos_event(c, HOP_RUN_PHASE, PHASE_HEAL);
+    if (c->server.continue_at || c->server.stopped)
+        c->server.continue_at = now;
+    if (c->server.restart_at)
+        c->server.restart_at = now;
+    return c->load_ended ? 0 : tick(c, TICK_NS, ctx);
+}
+
+static int drain(struct world *w, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    uint64_t end = clock_mono_ns() + c->s.drain + DRAIN_SLACK;
+    int rc = 0;
+    chaos_event(c, HOP_RUN_PHASE, PHASE_DRAIN);
+    while (!rc && !c->load_ended && !c->doubt[0]) {
+        rc = tick(c, TICK_NS, ctx);
+        if (!rc && clock_mono_ns() > end) {
+            snprintf(c->doubt, sizeof c->doubt, "chat-loadgen did not end its drain within %.0f s",
+                     (double)(c->s.drain + DRAIN_SLACK) / 1e9);
+            break;
+        }
+    }
+    return rc;
+}
+
+void chaos_stop_all(struct chaos *c)
+{
+    chaos_load_stop(c, SIGINT, LOAD_STOP_NS);
+    chaos_server_stop(c);
+    if (c->tun)
+        tun_world_stop(c->tun);
+    c->tun = NULL;
+    if (c->trace)
+        trace_close(c->trace);
+    c->trace = NULL;
+    c->tw = NULL;
+}
+
+static void doubt(struct chaos *c, const char *what, const struct err_ctx *why)
+{
+    if (!c->doubt[0])
+        snprintf(c->doubt, sizeof c->doubt, "%s: %.180s", what, why->text);
+}
+
+static int report(struct world *w, struct judge_facts *facts, struct err_ctx *ctx)
+{
+    struct chaos *c = (struct chaos *)w;
+    chaos_event(c, HOP_RUN_PHASE, PHASE_END);
+    c->ended = clock_mono_ns();
+    chaos_stop_all(c);
+    if (c->config->progress)
+        c->config->progress(c->config->arg, "judging");
+    struct err_ctx why = {0};
+    int rc = chaos_load_read(c, facts, ctx);
+    /* Evidence that can't be read leaves its expectations unknown and the run in doubt, but does not take
+     * away what the rest says. */
+    if (!rc && chaos_read_trace(c, facts, &why))
+        doubt(c, "the trace can't be judged", &why);
+    if (!rc && chaos_read_journal(c, facts, &why))
+        doubt(c, "the journals can't be judged", &why);
+    if (c->doubt[0])
+        snprintf(facts->doubt, sizeof facts->doubt, "%s", c->doubt);
+    judge_set(&facts->run, METRIC_SERVER_RSS_BYTES, (double)c->server.rss_max);
+    judge_set(&facts->run, METRIC_SERVER_STARTS, c->server.starts);
+    c->out->server_known = c->server.starts > 0;
+    c->out->server = (struct report_server){.rss_bytes_max = c->server.rss_max,
+                                            .sessions_max = c->server.sessions_max,
+                                            .commits = c->server.commits_before,
+                                            .messages = c->server.messages_before,
+                                            .cpu_s = c->server.cpu_before,
+                                            .starts = c->server.starts};
+    return rc;
+}
+
+const struct world_ops chaos_world_ops = {.name = "real",
+                                          .start = start,
+                                          .advance = advance,
+                                          .fault = fault,
+                                          .heal = heal,
+                                          .drain = drain,
+                                          .report = report};
