@@ -120,9 +120,14 @@ int tool_show(const struct opt_set *set, struct err_ctx *ctx)
     struct scenario *s = malloc(sizeof *s);
     int rc =
         s ? tool_find(path, sizeof path, opt_operand(set, 0), ctx) : err_set(ctx, ERR_NOMEM, "out of memory");
-    rc = rc ? rc : scenario_load(s, path, NULL, ctx);
+    const char *const *variants;
+    int n = opt_list(set, "variant", &variants);
+    if (!rc && n > 1)
+        rc = err_set(ctx, ERR_USAGE, "show takes one --variant");
+    rc = rc ? rc : scenario_load(s, path, n ? variants[0] : NULL, ctx);
     if (!rc) {
-        buf_printf(&out, "%s (%s), seed %llu\n", s->name, path, (unsigned long long)s->seed);
+        buf_printf(&out, "%s%s%s (%s), seed %llu\n", s->name, n ? " / " : "", s->variant, path,
+                   (unsigned long long)s->seed);
         if (*s->why)
             buf_printf(&out, "%s\n", s->why);
         rc = links(&out, s, ctx);

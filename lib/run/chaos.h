@@ -18,6 +18,7 @@
 struct chaos_config {
     const char *file, *variant; /* variant NULL: the file as it stands */
     const char *dir;            /* where results go; made if missing */
+    const char *programs;       /* folder of chatd-server and chat-loadgen; NULL: beside our own executable */
     uint64_t seed;              /* 0: the scenario's */
     /* Told a few times a second what is going on; NULL: nobody. */
     void (*progress)(void *arg, const char *text);

@@ -18,7 +18,7 @@
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
 {
     char program[600], url[64], keys[600], trace[600], journal[600], json[600], log[600], seed[32];
-    int rc = child_sibling(program, sizeof program, "chat-loadgen", ctx), err_pipe[2];
+    int rc = child_program(program, sizeof program, c->config->programs, "chat-loadgen", ctx), err_pipe[2];
     if (rc)
         return rc;
     struct in_addr a = {.s_addr = htonl(c->addr)};

@@ -43,7 +43,7 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     char program[600], listen[40], data[600], keys[600], trace[600], log[600], extra[sizeof c->s.server_args];
     char *argv[ARGS_MAX] = {program,      "--listen",           listen,    "--data", data, "--keys", keys,
                             "--delivery", c->s.server_delivery, "--trace", trace};
-    int n = 11, rc = child_sibling(program, sizeof program, "chatd-server", ctx);
+    int n = 11, rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
     if (rc)
         return rc;
     struct in_addr a = {.s_addr = htonl(c->addr)};

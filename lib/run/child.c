@@ -230,16 +230,21 @@ int child_http_get(pid_t pid, uint32_t addr, uint16_t port, const char *path, ui
     return rc;
 }
 
-int child_sibling(char *out, size_t size, const char *name, struct err_ctx *ctx)
+int child_program(char *out, size_t size, const char *folder, const char *name, struct err_ctx *ctx)
 {
     char self[512];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
-        return err_errno(ctx, "/proc/self/exe");
-    self[n] = 0;
-    char *slash = strrchr(self, '/');
-    if (!slash || snprintf(out, size, "%.*s/%s", (int)(slash - self), self, name) >= (int)size)
-        return err_set(ctx, ERR_LIMIT, "%s: the path is too long", self);
+    if (!folder) {
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        if (n <= 0)
+            return err_errno(ctx, "/proc/self/exe");
+        self[n] = 0;
+        char *slash = strrchr(self, '/');
+        if (slash)
+            *slash = 0;
+        folder = self;
+    }
+    if (snprintf(out, size, "%s/%s", folder, name) >= (int)size)
+        return err_set(ctx, ERR_LIMIT, "%s: the path is too long", folder);
     if (access(out, X_OK))
         return err_set(ctx, ERR_UNAVAILABLE, "%s is missing; build or install it beside chat-chaos", out);
     return 0;

@@ -39,7 +39,7 @@ int child_socket(pid_t pid, struct err_ctx *ctx);
 int child_http_get(pid_t pid, uint32_t addr, uint16_t port, const char *path, uint64_t ns, int *status,
                    struct buf *body, struct err_ctx *ctx);
 
-/* The program `name` beside our own executable. */
-int child_sibling(char *out, size_t size, const char *name, struct err_ctx *ctx);
+/* The program `name` in `folder` (NULL: beside our own executable). ERR_UNAVAILABLE when it is not there. */
+int child_program(char *out, size_t size, const char *folder, const char *name, struct err_ctx *ctx);
 
 #endif
