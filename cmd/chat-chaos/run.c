@@ -11,6 +11,7 @@
 #include "cmd/chat-chaos/tool.h"
 #include "run/chaos.h"
 #include "util/buf.h"
+#include "util/clock.h"
 
 #define VARIANTS_MAX SCENARIO_VARIANTS_MAX
 
@@ -19,6 +20,7 @@ struct job {
     char dir[500];
     struct report_run *result;
     pid_t pid;
+    bool ended; /* reaped: its number may be somebody else's by now */
     int rc;
 };
 
@@ -27,6 +29,7 @@ struct session {
     char file[1024], base[400];
     struct job jobs[VARIANTS_MAX];
     int jobs_n;
+    uint64_t began;
     bool line; /* a progress line stands on the terminal */
 };
 
@@ -97,20 +100,41 @@ static void job_process(struct session *s, struct job *j, pid_t parent)
     _exit(err_exit_status(rc));
 }
 
-static int collect(struct session *s, struct job *j, struct err_ctx *ctx)
+/* Wait for one of the processes, with a sign of life for whoever watches. */
+static int wait_for(struct session *s, struct job *j, int *status, struct err_ctx *ctx)
 {
-    int status, rc;
-    char path[600];
-    bool told = false;
-    while (waitpid(j->pid, &status, 0) < 0) {
-        if (errno != EINTR)
+    bool told = false, watched = opt_verbosity(s->set) >= 0 && isatty(2);
+    for (;;) {
+        pid_t got = waitpid(j->pid, status, WNOHANG);
+        if (got == j->pid)
+            break;
+        if (got < 0 && errno != EINTR)
             return err_errno(ctx, "waitpid");
         if (interrupted && !told) {
-            for (int i = 0; i < s->jobs_n; i++)
-                kill(s->jobs[i].pid, SIGINT);
+            for (int i = 0; i < s->jobs_n; i++) {
+                if (!s->jobs[i].ended)
+                    kill(s->jobs[i].pid, SIGINT);
+            }
             told = true;
         }
+        char text[100];
+        snprintf(text, sizeof text, "%d variants at the same time: %.0f s", s->jobs_n,
+                 (double)(clock_mono_ns() - s->began) / 1e9);
+        if (watched)
+            progress(s, text);
+        usleep(200000);
     }
+    j->ended = true;
+    clear_line(s);
+    return 0;
+}
+
+static int collect(struct session *s, struct job *j, struct err_ctx *ctx)
+{
+    int status = 0, rc = wait_for(s, j, &status, ctx);
+    char path[600];
+    if (rc)
+        return rc;
     rc = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
     if (rc != 0 && rc != 130)
         return err_set(ctx,
@@ -129,6 +153,7 @@ static int at_the_same_time(struct session *s, struct err_ctx *ctx)
 {
     pid_t parent = getpid();
     int rc = 0;
+    s->began = clock_mono_ns();
     fflush(NULL);
     for (int i = 0; i < s->jobs_n; i++) {
         s->jobs[i].pid = fork();
