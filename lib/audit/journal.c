@@ -297,8 +297,8 @@ static const char *scan(const char *p, struct journal_row *row)
 
 int journal_next(struct journal *j, struct journal_row *row, struct err_ctx *ctx)
 {
-    char *line;
-    size_t n;
+    char *line = NULL;
+    size_t n = 0;
     if (j->failed)
         return err_set(ctx, j->failed, "%s: an earlier error", j->path);
     int rc = next_line(j, &line, &n, ctx);

@@ -13,7 +13,8 @@
 #include "util/clock.h"
 #include "util/units.h"
 
-#define MARK ".chat-chaos" /* a folder with it is ours to clear */
+#define LOOPBACK 0x7F000001u
+#define MARK     ".chat-chaos" /* a folder with it is ours to clear */
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
 {
@@ -179,40 +180,46 @@ static int run_it(struct chaos *c, struct judge_facts *facts, struct err_ctx *ct
     return judged ? judged : rc;
 }
 
+/* What this scenario needs of the machine. */
+static int check_machine(struct chaos *c, struct err_ctx *ctx)
+{
+    for (uint32_t i = 0; i < c->s.load_n; i++)
+        c->linked |= c->s.load[i].link[0] != 0;
+    c->addr = c->linked ? NETEM_FAR_ADDR : LOOPBACK;
+    if (c->linked && geteuid() != 0)
+        return err_set(ctx, ERR_PERM,
+                       "links need network namespaces: run as root (sudo), or use a scenario without links");
+    if (c->linked && access("/dev/net/tun", R_OK | W_OK))
+        return err_set(
+            ctx, ERR_UNAVAILABLE,
+            "links need /dev/net/tun: load the module (modprobe tun), or pass the device into the container");
+    return 0;
+}
+
 int chaos_run(struct report_run *out, const struct chaos_config *config, struct err_ctx *ctx)
 {
-    struct chaos *c = calloc(1, sizeof *c);
-    struct judge_facts *facts = calloc(1, sizeof *facts);
     memset(out, 0, sizeof *out);
-    int rc = c && facts ? 0 : err_set(ctx, ERR_NOMEM, "out of memory");
-    if (!rc) {
-        c->world.ops = &chaos_world_ops;
-        c->config = config;
-        c->out = out;
-        c->load_err = -1;
-        c->phase = -1;
-        snprintf(c->dir, sizeof c->dir, "%s", config->dir);
-        rc = scenario_load(&c->s, config->file, config->variant, ctx);
+    struct judge_facts *facts = calloc(1, sizeof *facts);
+    if (!facts)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    struct chaos *c = calloc(1, sizeof *c);
+    if (!c) {
+        free(facts);
+        return err_set(ctx, ERR_NOMEM, "out of memory");
     }
-    if (!rc) {
-        if (config->seed)
-            c->s.seed = config->seed;
-        for (uint32_t i = 0; i < c->s.load_n; i++)
-            c->linked |= c->s.load[i].link[0] != 0;
-        c->addr = c->linked ? NETEM_FAR_ADDR : 0x7F000001u;
-        if (c->linked && geteuid() != 0)
-            rc =
-                err_set(ctx, ERR_PERM,
-                        "links need network namespaces: run as root (sudo), or use a scenario without links");
-        else if (c->linked && access("/dev/net/tun", R_OK | W_OK))
-            rc = err_set(ctx, ERR_UNAVAILABLE,
-                         "links need /dev/net/tun: load the module (modprobe tun), or pass the device into "
-                         "the container");
-    }
+    c->world.ops = &chaos_world_ops;
+    c->config = config;
+    c->out = out;
+    c->load_err = -1;
+    c->phase = -1;
+    snprintf(c->dir, sizeof c->dir, "%s", config->dir);
+    int rc = scenario_load(&c->s, config->file, config->variant, ctx);
+    if (!rc && config->seed)
+        c->s.seed = config->seed;
+    rc = rc ? rc : check_machine(c, ctx);
     rc = rc ? rc : prepare(config->dir, ctx);
     rc = rc ? rc : run_it(c, facts, ctx);
-    if (c)
-        scenario_release(&c->s);
+    scenario_release(&c->s);
     free(facts);
     free(c);
     return rc;

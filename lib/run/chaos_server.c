@@ -82,7 +82,7 @@ static void last_words(const struct chaos *c, char *out, size_t size)
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
         if (*line)
-            snprintf(out, size, "%s", line);
+            snprintf(out, size, "%.*s", (int)size - 1, line);
     }
     if (f)
         fclose(f);

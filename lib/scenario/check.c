@@ -68,16 +68,27 @@ static const char *guess_net(const struct scenario_link *l)
     return "unknown";
 }
 
-/* A relative file stands beside the scenario. */
+/* A relative file stands beside the scenario. A profile may have words behind its file:
+ * "./train.json,loss=1%". */
 static void beside(const char *scenario, char *file, size_t size)
 {
     const char *slash = strrchr(scenario, '/');
+    size_t name = strcspn(file, ",");
     char full[1024];
     if (!slash || file[0] == '/')
         return;
-    int n = snprintf(full, sizeof full, "%.*s/%s", (int)(slash - scenario), scenario, file);
-    if (n > 0 && (size_t)n < size && access(full, R_OK) == 0)
-        memcpy(file, full, (size_t)n + 1);
+    int n = snprintf(full, sizeof full, "%.*s/%.*s", (int)(slash - scenario), scenario, (int)name, file);
+    if (n < 0 || (size_t)n >= sizeof full || (size_t)n + strlen(file + name) >= size || access(full, R_OK))
+        return;
+    memmove(file + n, file + name, strlen(file + name) + 1);
+    memcpy(file, full, (size_t)n);
+}
+
+/* Does it begin with a file's name? "trace=./x" does not: the profile's own words are its own business. */
+static bool names_a_file(const char *profile)
+{
+    size_t first = strcspn(profile, ",");
+    return memchr(profile, '/', first) && !memchr(profile, '=', first);
 }
 
 static int check_links(struct place *at, struct scenario *s)
@@ -99,7 +110,7 @@ static int check_links(struct place *at, struct scenario *s)
             return scenario_error(at, ERR_INVALID, "'%s' is no network%s%s%s", l->net,
                                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
         }
-        if (strchr(l->profile, '/') && !strchr(l->profile, '='))
+        if (names_a_file(l->profile))
             beside(s->path, l->profile, sizeof l->profile);
         scenario_leave(at, mark);
     }

@@ -179,6 +179,24 @@ static void test_populations_own_disjoint_addresses(void **state)
     assert_int_equal(second, first + 3 * SCENARIO_ADDRESS_STRIDE);
 }
 
+static void test_a_profile_in_a_file_stands_beside_the_scenario(void **state)
+{
+    (void)state;
+    char profile[80], text[512], want[128];
+    snprintf(profile, sizeof profile, "%s.profile", path);
+    FILE *f = fopen(profile, "w");
+    assert_non_null(f);
+    fclose(f);
+    snprintf(text, sizeof text,
+             "{\"name\": \"x\", \"duration\": \"40s\", \"links\": {\"lte\": {\"profile\": "
+             "\"./%s,loss=1%%\"}}, " LOAD "}",
+             strrchr(profile, '/') + 1);
+    assert_int_equal(load(text, NULL), 0);
+    snprintf(want, sizeof want, "/tmp/./%s,loss=1%%", strrchr(profile, '/') + 1);
+    assert_string_equal(s.links[0].profile, want);
+    unlink(profile);
+}
+
 static void test_a_missing_file_says_so(void **state)
 {
     (void)state;
@@ -211,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_a_variant_overrides_by_dotted_path),
         cmocka_unit_test(test_a_broken_variant_is_found_whichever_is_run),
         cmocka_unit_test(test_populations_own_disjoint_addresses),
+        cmocka_unit_test(test_a_profile_in_a_file_stands_beside_the_scenario),
         cmocka_unit_test(test_a_missing_file_says_so),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
