@@ -191,6 +191,110 @@ static void test_a_loss_fails_and_a_broken_journal_is_unknown(void **state)
     assert_non_null(strstr(out->note, "journal.jsonl:1: the last line is cut off"));
 }
 
+/* A server that pushed message 1 to phone 2, who showed it, and had nowhere to push it for phone 3. */
+static void leave_a_trace(const char *where)
+{
+    static const struct {
+        const char *name;
+        uint16_t node;
+        struct trace_event e;
+    } events[] = {
+        {"server", TRACE_NODE_SERVER, {.hop = HOP_SERVER_MEMBER, .chat = 1, .user = 1, .arg = 1}},
+        {"server", TRACE_NODE_SERVER, {.hop = HOP_SERVER_MEMBER, .chat = 1, .user = 2, .arg = 1}},
+        {"server", TRACE_NODE_SERVER, {.hop = HOP_SERVER_MEMBER, .chat = 1, .user = 3, .arg = 1}},
+        {"load", TRACE_NODE_LOAD, {.hop = HOP_SOCKET_OPEN, .user = 1, .conn = 1, .reason = NET_LTE}},
+        {"load",
+         TRACE_NODE_LOAD,
+         {.hop = HOP_CLIENT_SUBMIT,
+          .id = {{1}},
+          .chat = 1,
+          .user = 1,
+          .arg = 1,
+          .flags = TRACE_FLAG_ONE_SEND}},
+        {"server",
+         TRACE_NODE_SERVER,
+         {.hop = HOP_SERVER_RECEIVE, .id = {{1}}, .chat = 1, .user = 1, .arg = 90}},
+        {"server",
+         TRACE_NODE_SERVER,
+         {.hop = HOP_SERVER_FANOUT,
+          .id = {{1}},
+          .chat = 1,
+          .user = 1,
+          .arg = 2,
+          .flags = TRACE_FLAG_ONE_PUSH}},
+        {"server", TRACE_NODE_SERVER, {.hop = HOP_SERVER_PUSH, .id = {{1}}, .chat = 1, .user = 2, .arg = 50}},
+        {"server",
+         TRACE_NODE_SERVER,
+         {.hop = HOP_SERVER_PUSH_DROP,
+          .id = {{1}},
+          .chat = 1,
+          .user = 3,
+          .arg = 1,
+          .reason = REASON_NO_SESSION}},
+        {"load",
+         TRACE_NODE_LOAD,
+         {.hop = HOP_CLIENT_RECEIVE, .id = {{1}}, .chat = 1, .user = 2, .device = 1, .arg = 1}},
+        {"load",
+         TRACE_NODE_LOAD,
+         {.hop = HOP_CLIENT_SURFACE, .id = {{1}}, .chat = 1, .user = 2, .device = 1, .arg = 1}},
+    };
+    static const char *const names[] = {"server", "load"};
+    for (int t = 0; t < 2; t++) {
+        struct trace *trace;
+        struct trace_writer *w;
+        struct trace_config tc = {.dir = where,
+                                  .name = names[t],
+                                  .node = t ? TRACE_NODE_LOAD : TRACE_NODE_SERVER,
+                                  .ring_events = 1024};
+        assert_int_equal(trace_open(&trace, &tc, &ctx), 0);
+        assert_int_equal(trace_writer_new(&w, trace, &ctx), 0);
+        for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+            struct trace_event e = events[i].e;
+            e.ts_ns = (1000 + 10 * i) * NS_PER_MS;
+            if (strcmp(events[i].name, names[t]) == 0)
+                trace_emit(w, &e);
+        }
+        assert_int_equal(trace_close(trace), 0);
+    }
+}
+
+static void test_the_trace_becomes_verdicts_curves_and_the_life_of_a_lost_message(void **state)
+{
+    (void)state;
+    char where[192];
+    snprintf(where, sizeof where, "%s.trace", file);
+    scenario(", \"server\": {\"delivery\": \"legacy\"}, \"expect\": [\"trace_dropped == 0\"]", NULL);
+    leave_a_trace(where);
+    if (play())
+        fail_msg("%s", ctx.text);
+    assert_string_equal(out->note, "");
+    assert_string_equal(out->verdict, "pass");
+    uint64_t delivered = 0, lost = 0, all = 0;
+    for (uint32_t i = 0; i < out->nets_n; i++) {
+        delivered += report_net_count(&out->nets[i], "delivered");
+        lost += report_net_count(&out->nets[i], "lost_in_fanout");
+        all += report_net_total(&out->nets[i]);
+    }
+    assert_int_equal(delivered, 1);
+    assert_int_equal(lost, 1);
+    assert_int_equal(all, 2);
+    assert_int_equal(out->curves_n, 1);
+    const struct report_curve *c = &out->curves[0];
+    assert_true(c->points_n > 10);
+    for (uint32_t i = 1; i < c->points_n; i++)
+        assert_true(c->points[i].ms >= c->points[i - 1].ms && c->points[i].share > c->points[i - 1].share);
+    assert_int_equal(out->lives_n, 1);
+    const struct report_life *l = &out->lives[0];
+    assert_string_equal(l->verdict, "lost_in_fanout");
+    assert_non_null(strstr(l->why, "From phone 1 to phone 3"));
+    assert_true(l->steps_n >= 4);
+    assert_string_equal(l->steps[0].what, "submit");
+    assert_true(l->steps[0].ms == 0);
+    const struct report_step *last = &l->steps[l->steps_n - 1];
+    assert_true(last->bad);
+    assert_string_equal(last->what, "push dropped to phone 3: recipient has no session");
+}
+
 static void test_somebody_elses_folder_is_not_touched(void **state)
 {
     (void)state;
@@ -278,6 +382,7 @@ int main(void)
         T(test_a_generator_that_fails_says_why),
         T(test_a_generator_that_lagged_proves_nothing),
         T(test_a_loss_fails_and_a_broken_journal_is_unknown),
+        T(test_the_trace_becomes_verdicts_curves_and_the_life_of_a_lost_message),
         T(test_somebody_elses_folder_is_not_touched),
         T(test_an_interrupt_gives_a_summary_of_what_was_done),
         T(test_nothing_is_left_when_the_conductor_is_killed),
