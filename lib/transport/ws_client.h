@@ -21,8 +21,8 @@ struct ws_client;
 struct ws_client_ops {
     void (*open)(void *arg);                           /* handshake done */
     void (*frame)(void *arg, const char *p, size_t n); /* one whole text message */
-    /* Exactly once per connect, unless the owner called _free/_vanish itself. code: close code received, or
-     * 0; reason: why. */
+    /* Exactly once per connect, unless the owner called _free/_vanish itself; the client frees itself with
+     * it. code: close code received, or 0; reason: why. */
     void (*close)(void *arg, int code, enum reason reason, int sys_errno);
 };
 
@@ -42,7 +42,9 @@ struct ws_client_config {
 
 /* Starts connecting. Errors of the moment (no free port, no buffer) come back here; later ones by close(). */
 int ws_client_new(struct ws_client **out, const struct ws_client_config *c, struct err_ctx *ctx);
-/* Queue a text message; *end_offset: where it ends in our byte stream. */
+/* Queue a text message; *end_offset: where it ends in our byte stream. Never ends the connection under the
+ * caller: a broken one is told by close(), from the loop. ERR_UNAVAILABLE unless open, ERR_LIMIT, ERR_NOMEM:
+ * nothing was queued. */
 int ws_client_send(struct ws_client *c, const char *p, size_t n, uint64_t *end_offset);
 /* Close handshake, then FIN. close() follows. */
 void ws_client_close(struct ws_client *c, int code);
@@ -59,7 +61,7 @@ void ws_client_freeze(struct ws_client *c, bool frozen);
 bool ws_client_is_open(const struct ws_client *c);
 uint64_t ws_client_written(
     const struct ws_client *c); /* bytes handed over so far, handshake included, queue included */
-uint64_t ws_client_read(const struct ws_client *c);
+uint64_t ws_client_read(const struct ws_client *c); /* end of the last whole message in the stream */
 /* How many of our bytes the peer's TCP has acknowledged. */
 uint64_t ws_client_acked(const struct ws_client *c);
 void ws_client_flow(const struct ws_client *c, struct trace_flow *flow);
