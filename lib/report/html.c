@@ -235,8 +235,8 @@ static void lives(struct buf *out, const struct report_run *r)
 {
     if (!r->lives_n)
         return;
-    buf_str(out, "<h2>The life of ");
-    buf_str(out, r->lives_n == 1 ? "a lost message, " : "lost messages, ");
+    bool arrived = strcmp(r->lives[0].verdict, "delivered") == 0;
+    buf_str(out, arrived ? "<h2>The messages that took longest, " : "<h2>The life of lost messages, ");
     title(out, r);
     buf_str(out, "</h2>\n<div class=\"pair\">\n");
     for (uint32_t i = 0; i < r->lives_n; i++)

@@ -94,7 +94,8 @@ static int wait_healthy(struct chaos *c, struct err_ctx *ctx)
     char words[300];
     for (;;) {
         int status = 0, http = 0;
-        int rc = child_http_get(c->server.pid, c->addr, c->port, "/healthz", NS_PER_S, &http, NULL, NULL);
+        int rc = child_http_get(c->tun ? c->server.pid : 0, c->addr, c->port, "/healthz", NS_PER_S, &http,
+                                NULL, NULL);
         if (!rc && http == 200)
             return 0;
         if (child_ended(c->server.pid, &status)) {
@@ -151,7 +152,7 @@ static void sample_metrics(struct chaos *c)
     struct buf body = BUF_INIT(1 << 20);
     int http = 0;
     if (s->pid && !s->stopped &&
-        child_http_get(s->pid, c->addr, c->port, "/metrics", HTTP_NS, &http, &body, NULL) == 0 &&
+        child_http_get(c->tun ? s->pid : 0, c->addr, c->port, "/metrics", HTTP_NS, &http, &body, NULL) == 0 &&
         http == 200) {
         const char *text = buf_cstr(&body);
         uint64_t peak = metric(text, "chatd_sessions_peak");

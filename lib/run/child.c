@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -134,6 +135,12 @@ bool child_usage(pid_t pid, struct child_usage *u)
     return true;
 }
 
+static bool differ(int a, int b)
+{
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino != y.st_ino;
+}
+
 int child_socket(pid_t pid, struct err_ctx *ctx)
 {
     char path[64];
@@ -147,8 +154,12 @@ int child_socket(pid_t pid, struct err_ctx *ctx)
     if (theirs < 0)
         return err_errno(ctx, "%s", path);
     ours = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    if (ours < 0 || setns(theirs, CLONE_NEWNET)) {
-        int rc = err_errno(ctx, "network namespace of process %d", (int)pid);
+    bool apart = ours >= 0 && differ(ours, theirs);
+    if (!apart || setns(theirs, CLONE_NEWNET)) {
+        /* a child that has not entered its namespace yet: nothing may be sent from ours */
+        int rc = ours >= 0 && !apart
+                     ? err_set(ctx, ERR_UNAVAILABLE, "process %d is in our own network namespace", (int)pid)
+                     : err_errno(ctx, "network namespace of process %d", (int)pid);
         if (ours >= 0)
             close(ours);
         close(theirs);

@@ -344,6 +344,15 @@ static int load_as(struct scenario *s, const char *path, const json_t *root, con
     return rc;
 }
 
+/* Sentences quote the file, which may hold anything; they stay one line. */
+static void one_line(struct err_ctx *ctx)
+{
+    for (char *p = ctx ? ctx->text : NULL; p && *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    }
+}
+
 int scenario_load(struct scenario *s, const char *path, const char *variant, struct err_ctx *ctx)
 {
     memset(s, 0, sizeof *s);
@@ -353,8 +362,11 @@ int scenario_load(struct scenario *s, const char *path, const char *variant, str
         return err_errno(ctx, "%s", path);
     json_error_t e;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
-    if (!root)
-        return err_set(ctx, ERR_INVALID, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    if (!root) {
+        int bad = err_set(ctx, ERR_INVALID, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+        one_line(ctx);
+        return bad;
+    }
     int rc = load_as(s, path, root, NULL, ctx);
     struct scenario *other = rc ? NULL : malloc(sizeof *other);
     if (!rc && !other)
@@ -370,8 +382,10 @@ int scenario_load(struct scenario *s, const char *path, const char *variant, str
         rc = load_as(s, path, root, variant, ctx);
     }
     json_decref(root);
-    if (rc)
+    if (rc) {
         scenario_release(s);
+        one_line(ctx);
+    }
     return rc;
 }
 

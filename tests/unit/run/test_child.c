@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -110,6 +111,35 @@ static void test_http_get(void **state)
     buf_release(&body);
 }
 
+/* Needs root; a namespace of our own is made, with a process that stays in it. */
+static void test_a_socket_in_another_namespace(void **state)
+{
+    (void)state;
+    char *argv[] = {"/usr/bin/unshare", "-n", "/bin/sh", "-c", "echo x; exec sleep 60", NULL}, c;
+    int out[2], status;
+    pid_t pid;
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(child_socket(getpid(), &ctx), ERR_UNAVAILABLE);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    assert_int_equal(child_spawn(argv, out[1], -1, &pid, &ctx), 0);
+    assert_int_equal(read(out[0], &c, 1), 1);
+    int fd = child_socket(pid, &ctx), own = child_socket(0, &ctx);
+    assert_true(fd >= 0 && own >= 0);
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9)};
+    /* there, even loopback is down */
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), -1);
+    assert_int_equal(errno, ENETUNREACH);
+    /* and we are at home again */
+    assert_true(connect(own, (struct sockaddr *)&a, sizeof a) == 0 || errno != ENETUNREACH);
+    close(fd);
+    close(own);
+    child_stop(pid, NS_PER_S, &status, &ctx);
+    close(out[0]);
+    close(out[1]);
+}
+
 static void test_a_missing_sibling_says_what_to_do(void **state)
 {
     (void)state;
@@ -126,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_a_child_that_ignores_term_is_killed),
         cmocka_unit_test(test_usage_of_a_process),
         cmocka_unit_test(test_http_get),
+        cmocka_unit_test(test_a_socket_in_another_namespace),
         cmocka_unit_test(test_a_missing_sibling_says_what_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
