@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define WIDTH    460
-#define LABEL    128 /* where bars begin */
-#define BAR      216 /* a full bar */
+#define LABEL    124 /* where bars begin */
+#define BAR      200 /* a full bar; the value stands behind it */
 #define ROW      24
 #define TIMES_LO 1.0 /* ms: exponents of ten of the time axis */
 #define TIMES_HI 5.0

@@ -99,7 +99,6 @@ static int start(struct world *w, const struct scenario *s, struct err_ctx *ctx)
     c->began = c->t0 = clock_mono_ns();
     int rc = make_folders(c, ctx);
     chaos_path(c, trace_dir, sizeof trace_dir, "trace");
-    /* the children first: a fork should not find our flusher thread holding a lock */
     if (!rc && c->linked)
         rc = start_links(c, ctx);
     rc = rc ? rc : chaos_server_start(c, ctx);
