@@ -15,22 +15,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "netem/control.h"
 #include "netem/profile.h"
 #include "util/err.h"
 
-#define NETEM_NEAR_NET     0xC6120000u /* 198.18.0.0/16 */
-#define NETEM_FAR_ADDR     0xC6130001u /* 198.19.0.1 */
-#define NETEM_CONTROL_ADDR 0xC613FFFEu /* 198.19.255.254 */
-#define NETEM_CONTROL_PORT 9
-
-enum netem_control_op {
-    NETEM_DETACH = 1, /* this address is gone: everything to and from it is dropped (reason DETACHED) */
-    NETEM_ATTACH = 2, /* it is back, with an empty queue and no NAT mappings */
-};
-struct netem_control {
-    char magic[4]; /* "nctl" */
-    uint8_t op, zero[3];
-};
+#define NETEM_NEAR_NET 0xC6120000u /* 198.18.0.0/16 */
+#define NETEM_FAR_ADDR 0xC6130001u /* 198.19.0.1 */
 
 /* A range of inner addresses that share a profile (each address still has its own radio). */
 struct tun_group {
@@ -61,8 +51,12 @@ int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, stru
 struct tun_stats {
     uint64_t packets_up, packets_down, bytes_up, bytes_down, dropped[64]; /* by enum reason */
 };
+/* "*": all groups and what belonged to none. ERR_NOTFOUND. */
 int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *out);
-/* Ends the shuttle and drops the namespaces. Processes spawned there are the caller's to reap. */
+/* A socket that lives in one of the namespaces, for a caller outside (CLOEXEC). */
+int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *fd, struct err_ctx *ctx);
+/* Ends the shuttle, kills what still runs in the namespaces, and drops them; NULL is fine. Processes spawned
+ * there are the caller's to reap. */
 void tun_world_stop(struct tun_world *w);
 
 #endif

@@ -1,0 +1,81 @@
+/* chat-netem: links that lose, delay and disappear, for any command. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/chat-netem/tool.h"
+#include "util/log.h"
+
+static const struct opt options[] = {
+#include "cmd/chat-netem/options.def"
+    OPT_END};
+
+static const struct opt_command commands[] = {
+    {"list", "", "the link profiles, a line each", 0, 0},
+    {"show", "PROFILE", "a profile's numbers, each with its source", 1, 1},
+    {"run", "PROFILE -- CMD...", "run a command behind a link", 1, 1},
+    {0}};
+
+static const struct opt_tool tool = {
+    .name = "chat-netem",
+    .summary = "network links as phones have them, in user space",
+    .description = "PROFILE is a name (chat-netem list), a JSON file, or inline, or a name with overrides: "
+                   "'rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB', 'lte-lossy,loss=1%'. "
+                   "Each value holds for "
+                   "each direction, delay is one-way; up.rate=, down.loss= set one direction.\n\n"
+                   "run makes two network namespaces, near (where CMD runs, every address of 198.18.0.0/16 a "
+                   "phone of its own with "
+                   "a radio of its own) and far (198.19.0.1, answers ping; --far starts a server there). CMD "
+                   "finds its addresses in "
+                   "CHAT_NETEM_LOCAL and CHAT_NETEM_PEER. Nothing is left behind, however it ends. Needs "
+                   "root and /dev/net/tun; "
+                   "no sch_netem.\n\n"
+                   "The exit status of run is CMD's own.",
+    .commands = commands,
+    .options = options,
+    .examples = "chat-netem show lte-lossy\n"
+                "chat-netem run 'delay=40ms,loss=5%,burst=3' -- ping -c 100 -i 0.01 198.19.0.1\n"
+                "chat-netem run lte-lossy --far 'iperf3 -s -1' -- iperf3 -c 198.19.0.1\n"
+                "chat-netem run wifi --expose 8080=127.0.0.1:8080 -- ./my-client"};
+
+static int list(void)
+{
+    const char *name, *summary;
+    for (unsigned i = 0; netem_profile_list(i, &name, &summary); i++)
+        printf("%-12s %s\n", name, summary);
+    return 0;
+}
+
+static int show(const struct opt_set *o, struct err_ctx *err)
+{
+    struct buf out = BUF_INIT(1u << 20);
+    int rc = netem_profile_show(&out, opt_operand(o, 0), opt_json(o), err);
+    if (!rc)
+        fputs(buf_cstr(&out), stdout);
+    buf_release(&out);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct opt_set *set = NULL;
+    struct err_ctx err = {0};
+    struct buf answer = BUF_INIT(1u << 20);
+    int status = 0, rc = opt_parse(&set, &tool, argc, argv, NULL, &answer, &err);
+    if (!rc && answer.len) {
+        fputs(buf_cstr(&answer), stdout);
+    } else if (!rc) {
+        const char *command = opt_command(set);
+        log_set(log_to_stderr, NULL, opt_verbosity(set) > 0 ? LOG_DEBUG : LOG_WARN);
+        if (!strcmp(command, "list"))
+            rc = list();
+        else if (!strcmp(command, "show"))
+            rc = show(set, &err);
+        else
+            rc = tool_run(set, &status, &err);
+    }
+    if (rc)
+        fprintf(stderr, "chat-netem: %s\n", err.text[0] ? err.text : err_text(rc));
+    buf_release(&answer);
+    opt_free(set);
+    return rc ? err_exit_status(rc) : status;
+}

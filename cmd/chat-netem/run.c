@@ -1,0 +1,121 @@
+/* chat-netem run: a link around a command. */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/chat-netem/tool.h"
+#include "trace/trace.h"
+
+static volatile sig_atomic_t command_pid, interrupted;
+
+/* The command gets what we get; its end ends us. */
+static void pass_on(int sig)
+{
+    interrupted = sig;
+    if (command_pid > 0)
+        kill((pid_t)command_pid, sig);
+}
+
+static void watch_signals(void)
+{
+    struct sigaction a = {.sa_handler = pass_on};
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGHUP, &a, NULL);
+}
+
+static int wait_for(pid_t pid)
+{
+    int status;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void summary_json(const struct tun_stats *s, uint64_t seed)
+{
+    const char *comma = "";
+    printf("{\"seed\":%" PRIu64 ",\"up\":{\"packets\":%" PRIu64 ",\"bytes\":%" PRIu64
+           "},\"down\":{\"packets\":%" PRIu64 ",\"bytes\":%" PRIu64 "},\"dropped\":{",
+           seed, s->packets_up, s->bytes_up, s->packets_down, s->bytes_down);
+    for (int r = 0; r < REASON_COUNT; r++) {
+        if (!s->dropped[r])
+            continue;
+        printf("%s\"%s\":%" PRIu64, comma, reason_text(r), s->dropped[r]);
+        comma = ",";
+    }
+    puts("}}");
+}
+
+static void summary_text(const struct tun_stats *s)
+{
+    uint64_t all = s->packets_up + s->packets_down, dropped = 0;
+    for (int r = 0; r < REASON_COUNT; r++)
+        dropped += s->dropped[r];
+    fprintf(stderr, "chat-netem: %" PRIu64 " packets up, %" PRIu64 " down; dropped %" PRIu64 " (%.2f %%)",
+            s->packets_up, s->packets_down, dropped, all ? 100.0 * (double)dropped / (double)all : 0.0);
+    const char *sep = ": ";
+    for (int r = 0; r < REASON_COUNT; r++) {
+        if (!s->dropped[r])
+            continue;
+        fprintf(stderr, "%s%s %" PRIu64, sep, reason_text(r), s->dropped[r]);
+        sep = ", ";
+    }
+    fputc('\n', stderr);
+}
+
+static int run_command(struct tun_world *w, const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    const char *const *expose;
+    const char *far = opt_string(o, "far");
+    int rc = 0, n = opt_list(o, "expose", &expose);
+    for (int i = 0; i < n && !rc; i++)
+        rc = tool_expose(w, expose[i], err);
+    pid_t pid;
+    if (!rc && far) {
+        char *argv[] = {"sh", "-c", (char *)far, NULL};
+        rc = tun_world_spawn(w, false, argv, 2, 2, false, &pid, err);
+    }
+    if (rc)
+        return rc;
+    watch_signals();
+    rc = tun_world_spawn(w, true, opt_rest(o), -1, -1, true, &pid, err);
+    if (rc)
+        return rc;
+    command_pid = pid;
+    if (interrupted)
+        kill(pid, interrupted);
+    *status = wait_for(pid);
+    return 0;
+}
+
+int tool_run(const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    struct tun_group all = {.name = "all", .first = NETEM_NEAR_NET + 1, .count = 0xFFFE};
+    struct tun_config c = {
+        .groups = &all, .groups_n = 1, .seed = opt_seed(o), .trace_dir = opt_string(o, "trace")};
+    struct tun_world *w;
+    if (!opt_rest(o) || !opt_rest(o)[0])
+        return err_set(err, ERR_USAGE, "run: the command is missing: chat-netem run PROFILE -- CMD...");
+    int rc = netem_profile_parse(&all.profile, opt_operand(o, 0), err);
+    rc = rc ? rc : tun_world_start(&w, &c, err);
+    if (rc)
+        return rc;
+    if (opt_verbosity(o) > 0)
+        fprintf(stderr, "chat-netem: seed %" PRIu64 "\n", c.seed);
+    rc = run_command(w, o, status, err);
+    struct tun_stats s;
+    tun_world_stats(w, "*", &s);
+    tun_world_stop(w);
+    if (rc)
+        return rc;
+    if (opt_json(o))
+        summary_json(&s, c.seed);
+    else if (opt_verbosity(o) >= 0)
+        summary_text(&s);
+    return 0;
+}

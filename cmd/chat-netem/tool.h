@@ -1,0 +1,13 @@
+/* chat-netem's parts. */
+#ifndef CHAT_NETEM_TOOL_H
+#define CHAT_NETEM_TOOL_H
+
+#include "netem/tun/tun.h"
+#include "util/opt.h"
+
+/* `run`: *status is the command's own exit status. */
+int tool_run(const struct opt_set *o, int *status, struct err_ctx *err);
+/* --expose: a process that relays TCP from far:port to a server of the host; "PORT=HOST:PORT". */
+int tool_expose(struct tun_world *w, const char *text, struct err_ctx *err);
+
+#endif
