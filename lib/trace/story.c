@@ -105,8 +105,7 @@ static void note_common(struct story *s, const struct trace_event *e, uint32_t r
     }
 }
 
-/* Does this record name a recipient? */
-static bool names_recipient(int hop)
+bool hop_names_recipient(int hop)
 {
     return hop == HOP_CLIENT_RECEIVE || hop == HOP_CLIENT_SURFACE || hop == HOP_CLIENT_DUPLICATE ||
            hop == HOP_SERVER_PUSH || hop == HOP_SERVER_PUSH_DROP || hop == HOP_SERVER_REDELIVER ||
@@ -139,7 +138,7 @@ static int read_records(struct story *s, const uint32_t *rec, uint32_t n)
             s->sender = event_user(r, e);
         if (says_server_had_it(e->hop) && s->any_server == TRACE_NONE)
             s->any_server = rec[k];
-        if (names_recipient(e->hop))
+        if (hop_names_recipient(e->hop))
             s->direct[s->directs++] = (struct by_user){event_user(r, e), rec[k]};
         else
             note_common(s, e, rec[k]);

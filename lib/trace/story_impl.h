@@ -32,6 +32,8 @@ struct story {
     uint32_t send_cap, direct_cap, recipient_cap;
 };
 
+/* Is the record's user a recipient of the message (not its sender)? */
+bool hop_names_recipient(int hop);
 void story_release(struct story *s);
 /* Read message number `message` of the index. 0 or ERR_NOMEM. */
 int story_read(struct story *s, const struct trace_run *r, uint32_t message);
