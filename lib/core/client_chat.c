@@ -1,0 +1,495 @@
+#include <stdlib.h>
+
+#include "core/client_impl.h"
+
+#define SLAB_CHATS 512
+struct client_slab {
+    struct client_slab *next;
+    struct client_chat chats[SLAB_CHATS];
+};
+
+void client_pool_init(struct client_pool *p, uint32_t chats_max)
+{
+    *p = (struct client_pool){.max = chats_max};
+}
+
+void client_pool_release(struct client_pool *p)
+{
+    while (p->slabs) {
+        struct client_slab *next = p->slabs->next;
+        free(p->slabs);
+        p->slabs = next;
+    }
+    *p = (struct client_pool){0};
+}
+
+static struct client_chat *pool_take(struct client_pool *p)
+{
+    if (p->used >= p->max)
+        return NULL;
+    if (!p->free) {
+        struct client_slab *slab = malloc(sizeof *slab);
+        if (!slab)
+            return NULL;
+        slab->next = p->slabs;
+        p->slabs = slab;
+        for (int i = SLAB_CHATS - 1; i >= 0; i--) {
+            slab->chats[i].next = p->free;
+            p->free = &slab->chats[i];
+        }
+    }
+    struct client_chat *ch = p->free;
+    p->free = ch->next;
+    p->used++;
+    *ch = (struct client_chat){0};
+    return ch;
+}
+
+void chat_forget_all(struct client *c, struct client_pool *pool)
+{
+    while (c->chats) {
+        struct client_chat *ch = c->chats;
+        c->chats = ch->next;
+        ch->next = pool->free;
+        pool->free = ch;
+        pool->used--;
+    }
+    c->syncs = 0;
+    c->ack_ns = c->sync_ns = 0;
+}
+
+static struct client_chat *find(const struct client *c, uint64_t chat)
+{
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next)
+        if (ch->chat == chat)
+            return ch;
+    return NULL;
+}
+
+bool client_cursor(const struct client *c, uint64_t chat, struct claim *out)
+{
+    const struct client_chat *ch = find(c, chat);
+    if (!ch || ch->base_unknown)
+        return false;
+    *out = (struct claim){.chat = chat, .epoch = ch->epoch, .seq = ch->seq};
+    return true;
+}
+
+static void wake_sync(struct client *c, struct client_chat *ch, uint64_t at_ns)
+{
+    if (!client_may_sync(c) || ch->sync_flying)
+        return;
+    earlier(&ch->sync_ns, at_ns);
+    earlier(&c->sync_ns, at_ns);
+}
+
+static void unknown_base(struct client *c, struct client_chat *ch, const struct client_io *io)
+{
+    ch->base_unknown = true;
+    if (c->rebuild) /* should the answer to `sync {since}` pass this chat over, we don't wait for ever */
+        wake_sync(c, ch, io->now.mono_ns + CLIENT_ANSWER_NS);
+}
+
+static struct client_chat *get(struct client *c, uint64_t chat, const struct client_io *io)
+{
+    struct client_chat **at = &c->chats;
+    unsigned depth = 0;
+    while (*at && (*at)->chat != chat) {
+        at = &(*at)->next;
+        depth++;
+    }
+    struct client_chat *ch = *at;
+    if (ch && depth < 4)
+        return ch;
+    if (ch) {
+        *at = ch->next;
+    } else {
+        ch = pool_take(io->pool);
+        if (!ch)
+            return NULL;
+        ch->chat = chat;
+        if (c->rebuild)
+            unknown_base(c, ch, io);
+    }
+    ch->next = c->chats;
+    c->chats = ch;
+    return ch;
+}
+
+uint32_t chat_claims(const struct client *c, struct claim *out, uint32_t max)
+{
+    uint32_t n = 0;
+    for (const struct client_chat *ch = c->chats; ch && n < max; ch = ch->next)
+        if (!ch->base_unknown)
+            out[n++] = (struct claim){.chat = ch->chat, .epoch = ch->epoch, .seq = ch->seq};
+    return n;
+}
+
+void chat_on_disconnect(struct client *c)
+{
+    c->syncs = 0;
+    c->since_flying = false;
+    c->ack_ns = c->sync_ns = 0;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        ch->sync_flying = false;
+        ch->sync_ns = 0;
+        ch->ack_due = false; /* hello carries the cursor */
+    }
+}
+
+/* Own messages that lie right behind the cursor are passed with it. */
+static void advance(struct client_chat *ch, uint64_t to)
+{
+    uint64_t by = to - ch->seq;
+    ch->ahead = by < 64 ? ch->ahead >> by : 0;
+    ch->seq = to;
+    while (ch->ahead & 1) {
+        ch->ahead >>= 1;
+        ch->seq++;
+    }
+    if (ch->seen < ch->seq)
+        ch->seen = ch->seq;
+    if (ch->seen == ch->seq)
+        ch->sync_ns = 0;
+}
+
+static void enter_epoch(struct client_chat *ch, uint64_t epoch)
+{
+    if (ch->epoch == epoch)
+        return;
+    if (ch->epoch) {
+        ch->prev_epoch = ch->epoch;
+        ch->prev_seq = ch->seq;
+    }
+    ch->epoch = epoch;
+}
+
+/* The server's current epoch counts this chat from below our cursor: its word holds. */
+static void restart_at(struct client_chat *ch, uint64_t epoch, uint64_t seq)
+{
+    enter_epoch(ch, epoch);
+    ch->seq = ch->seen = seq;
+    ch->ahead = 0;
+}
+
+static bool contradicts(const struct client *c, const struct client_chat *ch, uint64_t epoch, uint64_t seq)
+{
+    return ch->epoch && epoch != ch->epoch && epoch == c->epoch && seq <= ch->seq;
+}
+
+static void ack_later(struct client *c, struct client_chat *ch, const struct client_io *io)
+{
+    if (!client_has(c, CLIENT_ACK))
+        return;
+    ch->ack_due = true;
+    earlier(&c->ack_ns, io->now.mono_ns + CLIENT_ACK_NS);
+}
+
+static void ask(struct client *c, struct client_chat *ch, const struct client_io *io)
+{
+    if (!client_may_sync(c) || c->state != CLIENT_READY || ch->sync_flying)
+        return;
+    ch->sync_flying = true;
+    c->syncs++;
+    ch->sync_from = ch->seq;
+    ch->sync_ns = 0;
+    struct msg m = {.t = MSG_SYNC, .chat = ch->chat, .after = ch->seq, .limit = CLIENT_SYNC_PAGE};
+    client_send(c, io, &m, 0);
+    client_expect_answer(c, io);
+}
+
+void chat_on_welcome(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    if (!client_orderly(c))
+        return;
+    for (uint32_t i = 0; i < m->resume_n; i++) {
+        const struct claim *claim = &m->resume[i];
+        bool fresh = !find(c, claim->chat);
+        struct client_chat *ch = get(c, claim->chat, io);
+        if (!ch)
+            break;
+        if (fresh && claim->seq)
+            unknown_base(c, ch, io);
+        else if (fresh)
+            ch->base_unknown = false;
+        if (!ch->base_unknown && ch->epoch && claim->epoch != ch->epoch && claim->seq < ch->seq)
+            restart_at(ch, claim->epoch, claim->seq);
+        if (ch->seen < claim->seq)
+            ch->seen = claim->seq;
+        if (ch->base_unknown && c->rebuild)
+            unknown_base(c, ch, io);
+        if (!ch->base_unknown && ch->seen > ch->seq)
+            wake_sync(c, ch, io->now.mono_ns + CLIENT_CATCH_UP_NS);
+    }
+}
+
+static void surface(struct client *c, struct client_chat *ch, const struct msg *m, const struct client_io *io)
+{
+    client_emit(c, io, &(struct client_effect){.type = CLIENT_SURFACE, .m = m});
+    if (m->seq <= ch->seq)
+        return;
+    enter_epoch(ch, m->epoch);
+    advance(ch, m->seq);
+    ack_later(c, ch, io);
+}
+
+static void received(struct client *c, const struct msg *m, enum reason reason, const struct client_io *io)
+{
+    client_emit(c, io, &(struct client_effect){.type = CLIENT_RECEIVED, .m = m, .reason = reason});
+}
+
+static void duplicate(struct client *c, struct client_chat *ch, const struct msg *m,
+                      const struct client_io *io)
+{
+    received(c, m, REASON_NONE, io);
+    client_emit(c, io, &(struct client_effect){.type = CLIENT_DUPLICATE, .m = m});
+    ack_later(c, ch, io); /* the server has not seen the first one */
+}
+
+/* A device without memory takes what the server sends as its beginning. While it rebuilds from `sync
+ * {since}`, live messages and old ones come mixed: only the lowest and highest seq are noted, then all is
+ * asked for in order. */
+static bool find_base(struct client *c, struct client_chat *ch, const struct msg *m,
+                      const struct client_io *io)
+{
+    if (!c->rebuild) {
+        ch->base_unknown = false;
+        ch->seq = m->seq ? m->seq - 1 : 0;
+        return true;
+    }
+    if (!ch->sync_from || m->seq < ch->sync_from)
+        ch->sync_from = m->seq;
+    if (ch->seen < m->seq)
+        ch->seen = m->seq;
+    received(c, m, REASON_RESYNC, io);
+    return false;
+}
+
+static void in_order(struct client *c, struct client_chat *ch, const struct msg *m,
+                     const struct client_io *io)
+{
+    if (ch->prev_epoch && m->epoch == ch->prev_epoch && m->seq <= ch->prev_seq) {
+        duplicate(c, ch, m, io);
+        if (m->seq == ch->seq + 1)
+            advance(ch, m->seq);
+        return;
+    }
+    if (contradicts(c, ch, m->epoch, m->seq))
+        restart_at(ch, m->epoch, m->seq - 1);
+    if (m->seq <= ch->seq) {
+        if (ch->prev_epoch && m->epoch == ch->prev_epoch) { /* an entry that was lost and came back */
+            ch->prev_seq = m->seq;
+            received(c, m, REASON_NONE, io);
+            surface(c, ch, m, io);
+            return;
+        }
+        duplicate(c, ch, m, io);
+        return;
+    }
+    uint64_t by = m->seq - ch->seq;
+    if (by > 1 && client_may_sync(c)) {
+        if (by <= 64 && (ch->ahead >> (by - 1) & 1)) {
+            duplicate(c, ch, m, io);
+            return;
+        }
+        received(c, m, REASON_RESYNC, io);
+        if (ch->seen < m->seq)
+            ch->seen = m->seq;
+        ask(c, ch, io);
+        return;
+    }
+    received(c, m, REASON_NONE, io);
+    surface(c, ch, m, io);
+}
+
+void chat_on_msg(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    c->last_ts_us = m->ts;
+    if (m->from == c->user && client_has(c, CLIENT_RETRY) && outbox_find(&c->outbox, &m->id)) {
+        received(c, m, REASON_NONE, io);
+        send_on_accepted(c, m, io);
+        chat_on_own(c, m->chat, m->epoch, m->seq, io);
+        return;
+    }
+    struct client_chat *ch = client_orderly(c) ? get(c, m->chat, io) : NULL;
+    if (!ch) {
+        received(c, m, REASON_NONE, io);
+        client_emit(c, io, &(struct client_effect){.type = CLIENT_SURFACE, .m = m});
+        return;
+    }
+    if (!ch->base_unknown || find_base(c, ch, m, io))
+        in_order(c, ch, m, io);
+}
+
+void chat_on_own(struct client *c, uint64_t chat, uint64_t epoch, uint64_t seq, const struct client_io *io)
+{
+    struct client_chat *ch = client_orderly(c) && seq ? get(c, chat, io) : NULL;
+    if (!ch)
+        return;
+    if (ch->base_unknown) {
+        if (ch->seen < seq)
+            ch->seen = seq;
+        return;
+    }
+    if (contradicts(c, ch, epoch, seq))
+        restart_at(ch, epoch, seq - 1);
+    if (seq <= ch->seq)
+        return;
+    uint64_t by = seq - ch->seq;
+    if (by == 1) {
+        enter_epoch(ch, epoch);
+        advance(ch, seq);
+        ack_later(c, ch, io);
+    } else {
+        if (by <= 64)
+            ch->ahead |= 1ull << (by - 1);
+        if (ch->seen < seq)
+            ch->seen = seq;
+    }
+    if (ch->seen > ch->seq) /* what lies between is usually on its way */
+        wake_sync(c, ch, io->now.mono_ns + CLIENT_HOLE_OWN_NS);
+}
+
+void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    client_emit(c, io, &(struct client_effect){.type = CLIENT_GAP, .m = m});
+    struct client_chat *ch = client_orderly(c) ? get(c, m->chat, io) : NULL;
+    if (!ch)
+        return;
+    if (ch->base_unknown) {
+        if (!c->rebuild) {
+            ch->base_unknown = false;
+            ch->seq = m->to;
+        }
+    }
+    if (ch->base_unknown || m->to <= ch->seq)
+        return;
+    if (m->gap_from <= ch->seq + 1) {
+        advance(ch, m->to);
+        ack_later(c, ch, io);
+        return;
+    }
+    if (ch->seen < m->to)
+        ch->seen = m->to;
+    ask(c, ch, io);
+}
+
+static void base_found(struct client *c, struct client_chat *ch, const struct client_io *io)
+{
+    ch->base_unknown = false;
+    ch->seq = ch->sync_from ? ch->sync_from - 1 : ch->seen;
+    ch->ahead = 0;
+    ch->sync_ns = 0;
+    if (ch->seen > ch->seq)
+        ask(c, ch, io);
+}
+
+static void sync_done_chat(struct client *c, struct client_chat *ch, const struct msg *m,
+                           const struct client_io *io)
+{
+    if (ch->base_unknown) {
+        if (c->rebuild && !m->more)
+            base_found(c, ch, io);
+        else if (c->rebuild)
+            wake_sync(c, ch, io->now.mono_ns);
+        return;
+    }
+    bool was_flying = ch->sync_flying;
+    if (was_flying) {
+        ch->sync_flying = false;
+        c->syncs--;
+    }
+    if (m->more && m->to <= ch->seq)
+        ask(c, ch, io);
+    else if (ch->seen > ch->seq && was_flying && (ch->seq > ch->sync_from || m->more))
+        ask(c, ch, io);
+    else if (ch->seen > ch->seq && was_flying)
+        wake_sync(c, ch,
+                  io->now.mono_ns + rng_between(io->rng, CLIENT_SYNC_RETRY_NS / 2, CLIENT_SYNC_RETRY_NS));
+}
+
+void chat_on_no_sync(struct client *c)
+{
+    c->no_sync = true;
+    c->rebuild = c->since_flying = false;
+    c->syncs = 0;
+    c->sync_ns = 0;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        ch->sync_flying = false;
+        ch->sync_ns = 0;
+    }
+}
+
+void chat_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    c->since_flying = false;
+    bool rebuilding = false;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        if (!m->chat || ch->chat == m->chat)
+            sync_done_chat(c, ch, m, io);
+        rebuilding |= ch->base_unknown;
+    }
+    if (!rebuilding)
+        c->rebuild = false;
+    if (!m->more) {
+        send_not_found(c, m->chat, io);
+        return;
+    }
+    for (struct outbox_entry *e = c->outbox.first; e; e = e->next)
+        if (e->checking && e->chat == m->chat) {
+            struct msg next = {.t = MSG_SYNC, .chat = m->chat, .after = m->to, .limit = CLIENT_SYNC_PAGE};
+            client_send(c, io, &next, 0);
+            client_expect_answer(c, io);
+            return;
+        }
+}
+
+void chat_sync_since(struct client *c, const struct client_io *io)
+{
+    c->since_wanted = false;
+    if (!client_may_sync(c) || !c->chats) { /* the answer is one `done` a chat: without chats there is none */
+        c->rebuild = false;
+        return;
+    }
+    uint64_t wall = io->now.wall_us, window = c->config->resync_window_ns / NS_PER_US;
+    uint64_t since = wall > window ? wall - window : 1;
+    /* what was heard before the app slept is known by its seqs */
+    if (!c->rebuild && c->heard_us > since + CLIENT_SINCE_MARGIN_US)
+        since = c->heard_us - CLIENT_SINCE_MARGIN_US;
+    int64_t at_server = (int64_t)since + c->clock_offset_us;
+    struct msg m = {.t = MSG_SYNC, .since = at_server > 0 ? (uint64_t)at_server : 1};
+    c->since_flying = true;
+    client_send(c, io, &m, 0);
+    client_expect_answer(c, io);
+}
+
+void chat_send_acks(struct client *c, const struct client_io *io)
+{
+    c->ack_ns = 0;
+    if (c->state != CLIENT_READY)
+        return;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        if (!ch->ack_due)
+            continue;
+        ch->ack_due = false;
+        struct msg m = {.t = MSG_ACK, .chat = ch->chat, .seq = ch->seq};
+        client_send(c, io, &m, 0);
+    }
+}
+
+void chat_send_syncs(struct client *c, const struct client_io *io)
+{
+    c->sync_ns = 0;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        if (!ch->sync_ns)
+            continue;
+        if (ch->sync_ns > io->now.mono_ns)
+            earlier(&c->sync_ns, ch->sync_ns);
+        else if (ch->base_unknown)
+            base_found(c, ch, io);
+        else if (ch->seen > ch->seq)
+            ask(c, ch, io);
+        else
+            ch->sync_ns = 0;
+    }
+}

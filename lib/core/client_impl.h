@@ -1,0 +1,77 @@
+/* Inside the client: three files share this. client.c: connection and timers. client_chat.c: what arrives, in
+ * order. client_send.c: what is said. */
+#ifndef CORE_CLIENT_IMPL_H
+#define CORE_CLIENT_IMPL_H
+
+#include "core/client.h"
+
+/* The place of one chat on this device. */
+struct client_chat {
+    struct client_chat *next;
+    uint64_t chat, epoch, seq;     /* everything up to seq is surfaced */
+    uint64_t prev_epoch, prev_seq; /* where we stood when the epoch changed */
+    uint64_t ahead;                /* bit i: seq + 1 + i is an own message */
+    uint64_t seen;                 /* highest seq heard of */
+    uint64_t sync_from; /* seq when the sync in flight was asked for; while rebuilding: lowest seq heard */
+    uint64_t sync_ns;   /* when to ask, 0: no need */
+    bool base_unknown;  /* a device without memory: the server's word decides where it begins */
+    bool sync_flying, ack_due;
+};
+_Static_assert(sizeof(struct client_chat) <= 88, "ten million of them");
+
+static inline bool client_has(const struct client *c, unsigned feature)
+{
+    return (c->config->features & feature) != 0;
+}
+static inline bool client_orderly(const struct client *c)
+{
+    return client_has(c, CLIENT_ACK | CLIENT_RESYNC);
+}
+static inline bool client_may_sync(const struct client *c)
+{
+    return client_has(c, CLIENT_RESYNC) && !c->no_sync;
+}
+static inline void client_emit(struct client *c, const struct client_io *io, const struct client_effect *e)
+{
+    io->emit(io->arg, c, e);
+}
+static inline void earlier(uint64_t *at, uint64_t ns)
+{
+    if (!*at || ns < *at)
+        *at = ns;
+}
+
+/* client.c */
+void client_send(struct client *c, const struct client_io *io, const struct msg *m, uint8_t attempt);
+void client_expect_answer(struct client *c, const struct client_io *io);
+
+/* client_chat.c */
+void chat_forget_all(struct client *c, struct client_pool *pool);
+void chat_on_disconnect(struct client *c);
+uint32_t chat_claims(const struct client *c, struct claim *out, uint32_t max);
+void chat_on_welcome(struct client *c, const struct msg *m, const struct client_io *io);
+void chat_on_msg(struct client *c, const struct msg *m, const struct client_io *io);
+void chat_on_own(struct client *c, uint64_t chat, uint64_t epoch, uint64_t seq, const struct client_io *io);
+void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *io);
+/* The server answered a sync with `unknown_type`. */
+void chat_on_no_sync(struct client *c);
+void chat_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io);
+void chat_sync_since(struct client *c, const struct client_io *io);
+void chat_send_acks(struct client *c, const struct client_io *io);
+void chat_send_syncs(struct client *c, const struct client_io *io);
+
+/* client_send.c */
+void send_submit(struct client *c, const struct client_event *e, const struct client_io *io);
+void send_press(struct client *c, const struct client_event *e, const struct client_io *io);
+void send_restore(struct client *c, const struct client_event *e, const struct client_io *io);
+void send_give_up(struct client *c, struct outbox_entry *e, enum reason reason, const struct client_io *io);
+void send_flush(struct client *c, const struct client_io *io);
+void send_due(struct client *c, const struct client_io *io);
+void send_on_disconnect(struct client *c);
+/* True: the id was in the outbox (and no longer is). */
+bool send_on_accepted(struct client *c, const struct msg *m, const struct client_io *io);
+void send_on_error(struct client *c, const struct msg *m, const struct client_io *io);
+/* The log of `chat` (0: of all) was read and held none of the ids that were too old. */
+void send_not_found(struct client *c, uint64_t chat, const struct client_io *io);
+
+#endif
