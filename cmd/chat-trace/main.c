@@ -1,0 +1,106 @@
+/* chat-trace: which messages were lost, where, and why. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/chat-trace/tool.h"
+
+static const struct opt options[] = {
+#include "cmd/chat-trace/options.def"
+    OPT_END};
+
+static const struct opt_command commands[] = {
+    {"funnel", "DIR...", "a verdict for every (message, recipient), by network", 1, -1},
+    {"explain", "ID DIR...", "one message's life on one screen", 2, -1},
+    {"slow", "DIR...", "the slowest messages and what they waited for", 1, -1},
+    {"dump", "DIR...", "the records themselves", 1, -1},
+    {"diff", "DIR DIR", "verdicts before and after", 2, 2},
+    {0}};
+
+static const struct opt_tool tool = {
+    .name = "chat-trace",
+    .summary = "finds the hop and the packet where a message was lost",
+    .description =
+        "Reads the folders that chatd-server --trace, chat-loadgen --trace, chat-netem --trace and "
+        "chat-chaos "
+        "write, joins them by message id, and gives each (message, recipient) one verdict that cites its "
+        "records. What the records do not prove is not_observed, never a loss.\n\n"
+        "Exit status of funnel: 0 nothing lost, 1 something lost, 2 nothing lost but some pairs not "
+        "observed; 65 when a file could not be read whole.",
+    .commands = commands,
+    .options = options,
+    .examples = "chat-trace funnel reports/out/mobile-loss-before/trace\n"
+                "chat-trace explain 0193a1c2-7b1e-7c4a-9d55-0a1b2c3d4e5f trace\n"
+                "chat-trace slow -n 5 trace\n"
+                "chat-trace dump --hop link_drop --json trace\n"
+                "chat-trace diff before/trace after/trace"};
+
+int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err)
+{
+    int rc = trace_run_load(r, dirs, n, err);
+    for (uint64_t i = 0; !rc && i < r->problems && i < TRACE_PROBLEMS_MAX; i++)
+        fprintf(stderr, "chat-trace: %s\n", r->problem[i].text);
+    if (!rc && r->problems > TRACE_PROBLEMS_MAX)
+        fprintf(stderr, "chat-trace: and %llu more problems\n",
+                (unsigned long long)(r->problems - TRACE_PROBLEMS_MAX));
+    return rc || !join ? rc : trace_join(r, err);
+}
+
+static int explain(const struct trace_run *r, const char *text, struct err_ctx *err)
+{
+    struct id id;
+    struct buf out = BUF_INIT(16u << 20);
+    if (id_parse(&id, text, strlen(text)))
+        return err_set(err, ERR_USAGE, "explain: '%s' is no message id (36 characters, 0193a1c2-...)", text);
+    int rc = trace_explain(r, &id, &out, err);
+    if (!rc)
+        fputs(buf_cstr(&out), stdout);
+    buf_release(&out);
+    return rc;
+}
+
+static int run(const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    const char *command = opt_command(o), *dirs[256];
+    bool explaining = !strcmp(command, "explain"), diffing = !strcmp(command, "diff");
+    struct trace_run r = {0}, second = {0};
+    int n = 0;
+    for (int i = explaining; i < opt_operands(o) && n < 256; i++)
+        dirs[n++] = opt_operand(o, i);
+    int rc = tool_load(&r, dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
+    if (!rc && diffing)
+        rc = tool_load(&second, dirs + 1, 1, true, err);
+    if (rc)
+        ;
+    else if (explaining)
+        rc = explain(&r, opt_operand(o, 0), err);
+    else if (diffing)
+        rc = tool_diff(&r, &second, o, status, err);
+    else if (!strcmp(command, "funnel"))
+        rc = tool_funnel(&r, o, status, err);
+    else if (!strcmp(command, "slow"))
+        rc = tool_slow(&r, o, err);
+    else
+        rc = tool_dump(&r, o, err);
+    if (!rc && (r.problems || second.problems))
+        *status = err_exit_status(ERR_CORRUPT); /* what was printed rests on a part of the input */
+    trace_run_release(&r);
+    trace_run_release(&second);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct opt_set *set = NULL;
+    struct err_ctx err = {0};
+    struct buf answer = BUF_INIT(1u << 20);
+    int status = 0, rc = opt_parse(&set, &tool, argc, argv, NULL, &answer, &err);
+    if (!rc && answer.len)
+        fputs(buf_cstr(&answer), stdout);
+    else if (!rc)
+        rc = run(set, &status, &err);
+    if (rc)
+        fprintf(stderr, "chat-trace: %s\n", err.text[0] ? err.text : err_text(rc));
+    buf_release(&answer);
+    opt_free(set);
+    return rc ? err_exit_status(rc) : status;
+}

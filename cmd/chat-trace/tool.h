@@ -1,0 +1,16 @@
+/* chat-trace's parts. Each command prints its result and sets *status (0, 1 found, 2 inconclusive). */
+#ifndef CHAT_TRACE_TOOL_H
+#define CHAT_TRACE_TOOL_H
+
+#include "trace/join.h"
+#include "util/opt.h"
+
+/* Read, complain on stderr about what could not be read, join. Release in any case. */
+int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err);
+int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err);
+int tool_slow(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
+int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
+int tool_diff(const struct trace_run *before, const struct trace_run *after, const struct opt_set *o,
+              int *status, struct err_ctx *err);
+
+#endif
