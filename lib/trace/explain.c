@@ -105,7 +105,9 @@ static void tell_record(const struct telling *t, uint32_t rec)
         buf_printf(t->out, " %llu", (unsigned long long)e->arg);
     else if (e->arg && e->hop != HOP_SERVER_START && e->hop != HOP_SOCKET_CLOSE)
         buf_printf(t->out, " seq %llu", (unsigned long long)e->arg);
-    if (e->attempt)
+    if (e->attempt && e->hop == HOP_SERVER_PUSH)
+        buf_str(t->out, ", catching up");
+    else if (e->attempt)
         buf_printf(t->out, ", attempt %u", e->attempt);
     if (e->conn)
         buf_printf(t->out, ", connection %u.%u", e->node, e->conn);

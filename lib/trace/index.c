@@ -102,14 +102,19 @@ static int collect_lists(const struct trace_run *r)
             rc = append(&x->epoch, &x->epoch_n, i);
         else if (e->hop == HOP_BUS_HOLE)
             rc = append(&x->hole, &x->hole_n, i);
+        x->redelivers |= e->hop == HOP_SERVER_REDELIVER;
         if (trace_side(e->node) == TRACE_SIDE_SERVER)
             x->server_end_ns = e->ts_ns;
     }
     for (uint32_t i = 0; rc == 0 && i < x->lanes.n; i++)
-        if (trace_side(x->lane[i].node) == TRACE_SIDE_LOAD && x->lane[i].user)
-            rc = append(&x->by_user, &x->by_user_n, i);
+        if (x->lane[i].user)
+            rc = trace_side(x->lane[i].node) == TRACE_SIDE_LOAD
+                     ? append(&x->by_user, &x->by_user_n, i)
+                     : append(&x->server_by_user, &x->server_by_user_n, i);
     if (rc == 0 && x->by_user_n)
         qsort_r(x->by_user, x->by_user_n, sizeof *x->by_user, compare_user_lanes, (void *)r);
+    if (rc == 0 && x->server_by_user_n)
+        qsort_r(x->server_by_user, x->server_by_user_n, sizeof *x->by_user, compare_user_lanes, (void *)r);
     if (rc == 0 && x->member_n)
         qsort_r(x->member, x->member_n, sizeof *x->member, compare_members, (void *)r);
     if (rc == 0 && x->fanout_n)
@@ -185,6 +190,7 @@ void index_free(struct trace_index *x)
     map_release(&x->chats);
     free(x->lane);
     free(x->by_user);
+    free(x->server_by_user);
     free(x->member);
     free(x->fanout);
     free(x->life);
@@ -195,23 +201,42 @@ void index_free(struct trace_index *x)
 
 /* ---- questions ---- */
 
-enum net user_net(const struct trace_run *r, uint64_t user, uint64_t ns)
+/* Position of the first lane past (user, ns). */
+static uint32_t lanes_past(const struct trace_index *x, const uint32_t *list, uint32_t n, uint64_t user,
+                           uint64_t ns)
 {
-    const struct trace_index *x = r->index;
-    uint32_t lo = 0, hi = x->by_user_n; /* the first lane past (user, ns) */
+    uint32_t lo = 0, hi = n;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        const struct lane *l = &x->lane[x->by_user[mid]];
+        const struct lane *l = &x->lane[list[mid]];
         if (l->user < user || (l->user == user && l->start_ns <= ns))
             lo = mid + 1;
         else
             hi = mid;
     }
-    if (lo > 0 && x->lane[x->by_user[lo - 1]].user == user)
-        return x->lane[x->by_user[lo - 1]].net;
-    if (lo < x->by_user_n && x->lane[x->by_user[lo]].user == user)
-        return x->lane[x->by_user[lo]].net;
+    return lo;
+}
+
+enum net user_net(const struct trace_run *r, uint64_t user, uint64_t ns)
+{
+    const struct trace_index *x = r->index;
+    uint32_t at = lanes_past(x, x->by_user, x->by_user_n, user, ns);
+    if (at > 0 && x->lane[x->by_user[at - 1]].user == user)
+        return (enum net)x->lane[x->by_user[at - 1]].net;
+    if (at < x->by_user_n && x->lane[x->by_user[at]].user == user)
+        return (enum net)x->lane[x->by_user[at]].net;
     return NET_UNKNOWN;
+}
+
+struct lane *server_lane_at(const struct trace_run *r, uint64_t user, uint64_t ns)
+{
+    const struct trace_index *x = r->index;
+    uint32_t at = lanes_past(x, x->server_by_user, x->server_by_user_n, user, ns);
+    /* the latest that was open; older ones may outlive newer ones, but not by many */
+    for (int tries = 0; tries < 8 && at-- > 0 && x->lane[x->server_by_user[at]].user == user; tries++)
+        if (x->lane[x->server_by_user[at]].end_ns >= ns)
+            return &x->lane[x->server_by_user[at]];
+    return NULL;
 }
 
 struct chat_members *chat_members(const struct trace_run *r, uint64_t chat)

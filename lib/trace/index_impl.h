@@ -36,8 +36,9 @@ struct lane {
 struct trace_index {
     struct groups messages, flows, lanes; /* flows: key of flow_key(); lanes: key {node, conn} */
     struct lane *lane;
-    uint32_t *by_user; /* client lanes by (user, start) */
-    uint32_t by_user_n;
+    uint32_t *by_user, *server_by_user; /* client and server lanes by (user, start) */
+    uint32_t by_user_n, server_by_user_n;
+    bool redelivers;  /* something in this run is pushed again: one push is then not the only path */
     uint32_t *member; /* SERVER_MEMBER records by (chat, user, time) */
     uint32_t member_n;
     uint32_t *fanout; /* SERVER_FANOUT records by (chat, time) */
@@ -81,6 +82,9 @@ uint64_t event_user(const struct trace_run *r, const struct trace_event *e);
 bool hop_names_message(int hop);
 /* The network that `user` was on at that moment, by its latest connection before (or the first after). */
 enum net user_net(const struct trace_run *r, uint64_t user, uint64_t ns);
+
+/* A server lane of that user that was open at that moment, or NULL. */
+struct lane *server_lane_at(const struct trace_run *r, uint64_t user, uint64_t ns);
 
 /* Members of `chat` at that moment, rising, into out (room for the chat's record count); returns how many. */
 uint32_t members_at(const struct trace_run *r, uint64_t chat, uint64_t ns, uint64_t *out);

@@ -3,27 +3,6 @@
  * below. */
 #include "trace/story_impl.h"
 
-#define V(name, json, text) [VERDICT_##name] = json,
-static const char *const names[VERDICT_COUNT] = {
-#include "trace/verdicts.def"
-};
-#undef V
-#define V(name, json, text) [VERDICT_##name] = text,
-static const char *const texts[VERDICT_COUNT] = {
-#include "trace/verdicts.def"
-};
-#undef V
-
-const char *verdict_name(int v)
-{
-    return v >= 0 && v < VERDICT_COUNT ? names[v] : "unknown";
-}
-
-const char *verdict_text(int v)
-{
-    return v >= 0 && v < VERDICT_COUNT ? texts[v] : "unknown";
-}
-
 static void cite(struct trace_pair *p, uint32_t rec)
 {
     if (rec == TRACE_NONE)
@@ -339,6 +318,7 @@ static void judge_no_push(const struct story *s, struct trace_pair *p)
     }
     uint32_t hole = s->publish != TRACE_NONE ? bus_hole_after(s, s->publish) : TRACE_NONE;
     uint32_t death = death_after(s, s->fanout);
+    const struct lane *queued = server_lane_at(s->r, p->recipient, event(s, s->fanout)->ts_ns);
     if (hole != TRACE_NONE) {
         cite(p, s->publish);
         cite(p, hole);
@@ -346,6 +326,14 @@ static void judge_no_push(const struct story *s, struct trace_pair *p)
     } else if (died(s, death)) {
         cite(p, death);
         settle(p, VERDICT_LOST_AT_SERVER, REASON_KILLED, "the server died before this push");
+    } else if (queued && queued->close != TRACE_NONE) {
+        const struct lane *client = peer(s, queued);
+        p->net = client ? (enum net)client->net : p->net;
+        cite(p, queued->close);
+        settle(p, VERDICT_LOST_DEAD_SOCKET, event(s, queued->close)->reason,
+               "still unwritten when the recipient's connection closed");
+    } else if (queued) {
+        unknown(p, "the recipient's connection has no end on record");
     } else {
         settle(p, VERDICT_LOST_IN_FANOUT, REASON_NONE, "the fan-out left this recipient out");
     }
@@ -354,6 +342,7 @@ static void judge_no_push(const struct story *s, struct trace_pair *p)
 static void judge_one_push(const struct story *s, struct trace_pair *p, uint32_t from, uint32_t to)
 {
     uint32_t paths = 0, received = TRACE_NONE;
+    bool again = s->r->index->redelivers;
     cite(p, s->submit);
     cite(p, s->fanout);
     for (uint32_t k = from; k < to; k++) {
@@ -362,7 +351,7 @@ static void judge_one_push(const struct story *s, struct trace_pair *p, uint32_t
         if (hop == HOP_CLIENT_RECEIVE)
             received = s->direct[k].rec;
     }
-    if (!s->fanouts_known || (paths != s->fanouts_n && !complete(s, TRACE_SIDE_SERVER))) {
+    if (!s->fanouts_known || ((paths != s->fanouts_n || again) && !complete(s, TRACE_SIDE_SERVER))) {
         unknown(p, "there may have been another push");
         return;
     }

@@ -5,8 +5,11 @@
 
 #include "util/clock.h"
 
-/* A server writes SOCKET_OPEN when it answers the handshake, the client when the answer arrives. */
-#define HANDSHAKE_NS (120 * NS_PER_S)
+/* A phone writes SOCKET_OPEN after the HTTP handshake, a server there or when it knows the user:
+ * retransmissions may lie between. What a phone sent before it left its connection may still open the
+ * server's end. */
+#define HANDSHAKE_NS   (120 * NS_PER_S)
+#define AFTER_CLOSE_NS (10 * NS_PER_S)
 
 static struct id lane_id(const struct trace_event *e)
 {
@@ -113,10 +116,10 @@ static uint64_t distance(const struct trace_run *r, const struct end *a, const s
     if (a->server == b->server)
         return UINT64_MAX;
     const struct lane *cl = &r->index->lane[c->lane], *sl = &r->index->lane[s->lane];
-    if (s->ns > c->ns + SKEW_NS * 1000 || c->ns > s->ns + HANDSHAKE_NS)
+    if (s->ns > c->ns + HANDSHAKE_NS || c->ns > s->ns + HANDSHAKE_NS)
         return UINT64_MAX;
-    /* it never was open at both ends at once */
-    if ((cl->close != TRACE_NONE && s->ns > cl->end_ns) || (sl->close != TRACE_NONE && c->ns > sl->end_ns))
+    if ((cl->close != TRACE_NONE && s->ns > cl->end_ns + AFTER_CLOSE_NS) ||
+        (sl->close != TRACE_NONE && c->ns > sl->end_ns))
         return UINT64_MAX;
     if (cl->user && sl->user && cl->user != sl->user)
         return UINT64_MAX;

@@ -1,4 +1,4 @@
-#include "trace/trace.h"
+#include "trace/join.h"
 
 #include <ctype.h>
 #include <pthread.h>
@@ -62,4 +62,25 @@ enum net net_parse(const char *s)
         if (strcasecmp(s, net_names[i]) == 0)
             return (enum net)i;
     return NET_UNKNOWN;
+}
+
+#define V(name, json, text) [VERDICT_##name] = json,
+static const char *const verdict_names[VERDICT_COUNT] = {
+#include "trace/verdicts.def"
+};
+#undef V
+#define V(name, json, text) [VERDICT_##name] = text,
+static const char *const verdict_texts[VERDICT_COUNT] = {
+#include "trace/verdicts.def"
+};
+#undef V
+
+const char *verdict_name(int v)
+{
+    return v >= 0 && v < VERDICT_COUNT ? verdict_names[v] : "unknown";
+}
+
+const char *verdict_text(int v)
+{
+    return v >= 0 && v < VERDICT_COUNT ? verdict_texts[v] : "unknown";
 }
