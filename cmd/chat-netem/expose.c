@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cmd/chat-netem/tool.h"
@@ -70,6 +71,8 @@ static void relay(int near_fd, int server_fd)
             f[i].events |= !p[i].over && !p[i].n ? POLLIN : 0;
             f[!i].events |= !p[i].over && p[i].n ? POLLOUT : 0;
         }
+        for (int i = 0; i < 2; i++) /* a hang-up on a side that nobody waits for must not wake us */
+            f[i].fd = f[i].events ? f[i].fd : -1;
         if (poll(f, 2, -1) < 0 && errno != EINTR)
             break;
         for (int i = 0; i < 2; i++) {
@@ -84,20 +87,25 @@ static void relay(int near_fd, int server_fd)
 
 static void serve(int listener, const struct addrinfo *server)
 {
-    signal(SIGCHLD, SIG_IGN);
+    int running = 0;
     signal(SIGINT, SIG_IGN);
     for (;;) {
+        while (running && waitpid(-1, NULL, running < RELAYS_MAX ? WNOHANG : 0) > 0)
+            running--;
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0)
+        if (fd < 0) {
+            poll(NULL, 0, 10); /* out of descriptors or memory, which others may give back */
             continue;
-        pid_t parent = getpid();
-        if (fork() == 0) {
+        }
+        pid_t parent = getpid(), pid = fork();
+        if (pid == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             int to = getppid() == parent ? connect_to(server) : -1;
             if (to >= 0)
                 relay(fd, to);
             _exit(0);
         }
+        running += pid > 0;
         close(fd);
     }
 }

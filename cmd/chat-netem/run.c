@@ -1,9 +1,11 @@
 /* chat-netem run: a link around a command. */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,7 +30,23 @@ static void watch_signals(void)
     sigaction(SIGHUP, &a, NULL);
 }
 
-static int wait_for(pid_t pid)
+/* Until the command has ended; a link that died first ends the command. */
+static int wait_for(pid_t pid, const struct tun_world *w, struct err_ctx *err)
+{
+    struct pollfd fds[2] = {{pidfd_open(pid, 0), POLLIN, 0}, {tun_world_fd(w), POLLIN, 0}};
+    if (fds[0].fd < 0)
+        return err_errno(err, "pidfd_open");
+    while (poll(fds, 2, -1) < 0 && errno == EINTR)
+        ;
+    close(fds[0].fd);
+    if (fds[0].revents)
+        return 0;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return err_set(err, ERR_IO, "the link's process died, so the command was killed");
+}
+
+static int status_of(pid_t pid)
 {
     int status;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -48,7 +66,7 @@ static void summary_json(const struct tun_stats *s, uint64_t seed)
         printf("%s\"%s\":%" PRIu64, comma, reason_text(r), s->dropped[r]);
         comma = ",";
     }
-    puts("}}");
+    printf("},\"overrun\":%" PRIu64 "}\n", s->overrun);
 }
 
 static void summary_text(const struct tun_stats *s)
@@ -66,6 +84,10 @@ static void summary_text(const struct tun_stats *s)
         sep = ", ";
     }
     fputc('\n', stderr);
+    if (s->overrun)
+        fprintf(stderr,
+                "chat-netem: this machine was too slow: %" PRIu64 " packets were lost before the link\n",
+                s->overrun);
 }
 
 static int run_command(struct tun_world *w, const struct opt_set *o, int *status, struct err_ctx *err)
@@ -83,14 +105,17 @@ static int run_command(struct tun_world *w, const struct opt_set *o, int *status
     if (rc)
         return rc;
     watch_signals();
-    rc = tun_world_spawn(w, true, opt_rest(o), -1, -1, true, &pid, err);
+    /* results on stdout, talk on stderr: with --json the summary is the result */
+    rc = tun_world_spawn(w, true, opt_rest(o), opt_json(o) ? 2 : -1, -1, true, &pid, err);
     if (rc)
         return rc;
     command_pid = pid;
     if (interrupted)
         kill(pid, interrupted);
-    *status = wait_for(pid);
-    return 0;
+    rc = wait_for(pid, w, err);
+    if (!rc)
+        *status = status_of(pid);
+    return rc;
 }
 
 int tool_run(const struct opt_set *o, int *status, struct err_ctx *err)

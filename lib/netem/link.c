@@ -128,7 +128,8 @@ static uint64_t serve(const struct link *l, uint64_t start_ns, uint64_t need_ns)
     return done;
 }
 
-/* When the radio can send: at once, or after its promotion from idle. active_ns lies ahead of now while waking. */
+/* When the radio can send: at once, or after its promotion from idle. active_ns lies ahead of now while
+ * waking. */
 static uint64_t radio_ready(struct link *l, uint64_t now_ns)
 {
     const struct netem_profile *p = l->profile;

@@ -29,7 +29,8 @@ void link_nat_release(struct link_nat *n)
 static uint64_t key_of(const struct link *l, const struct link_flow *f)
 {
     uint64_t words[3] = {(uint64_t)f->phone << 32 | f->peer,
-                         (uint64_t)f->phone_port << 32 | (uint64_t)f->peer_port << 16 | f->protocol, l->nat_era};
+                         (uint64_t)f->phone_port << 32 | (uint64_t)f->peer_port << 16 | f->protocol,
+                         l->nat_era};
     uint64_t key = hash_bytes(words, sizeof words, l->seed);
     return key ? key : 1;
 }

@@ -81,12 +81,14 @@ static int parse_span(struct netem_span *span, const char *value, struct err_ctx
     for (unsigned i = 1; right && i < n; i++)
         right = at[i - 1] <= at[i];
     if (!right)
-        return err_set(ctx, ERR_INVALID, "'%s' is no length: give A, A..B or min/p50/p90/p99/max, rising", value);
+        return err_set(ctx, ERR_INVALID, "'%s' is no length: give A, A..B or min/p50/p90/p99/max, rising",
+                       value);
     if (n == 5) {
         *span = (struct netem_span){at[0], at[1], at[2], at[3], at[4]};
     } else {
         uint64_t low = at[0], wide = at[n - 1] - low;
-        *span = (struct netem_span){low, low + wide / 2, low + wide / 10 * 9, low + wide / 100 * 99, low + wide};
+        *span =
+            (struct netem_span){low, low + wide / 2, low + wide / 10 * 9, low + wide / 100 * 99, low + wide};
     }
     return 0;
 }
@@ -216,7 +218,8 @@ static int finish(struct netem_profile *p, struct err_ctx *ctx)
 }
 
 /* The first part may be a name or a file, all others are word=value. */
-static int describe_parts(struct netem_profile *p, struct netem_sources *from, char *text, struct err_ctx *ctx)
+static int describe_parts(struct netem_profile *p, struct netem_sources *from, char *text,
+                          struct err_ctx *ctx)
 {
     bool first = true;
     for (char *save, *part = strtok_r(text, ",", &save); part; part = strtok_r(NULL, ",", &save)) {

@@ -1,5 +1,5 @@
-/* What a network does to packets, as plain data. A profile has a name (profiles.def), or is described inline, or
- * stands in a JSON file:
+/* What a network does to packets, as plain data. A profile has a name (profiles.def), or is described inline,
+ * or stands in a JSON file:
  *
  *     lte-lossy
  *     rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB
@@ -7,7 +7,8 @@
  *     ./train.json,handover_every=20s       {"profile": "lte-lossy", "rate": "10mbit", "up": {"loss": "1%"}}
  *
  * keys.def lists the words. Each value holds for each direction, delay is one-way. Later words win.
- * Must not know: packets, clocks, links. Only files are read here, and only when the description names one. */
+ * Must not know: packets, clocks, links. Only files are read here, and only when the description names one.
+ */
 #ifndef NETEM_PROFILE_H
 #define NETEM_PROFILE_H
 
@@ -17,8 +18,8 @@
 #include "util/buf.h"
 #include "util/err.h"
 
-#define NETEM_DESCRIPTION_MAX 1024  /* bytes of an inline description */
-#define NETEM_FILE_MAX        65536 /* bytes of a profile file */
+#define NETEM_DESCRIPTION_MAX 1024         /* bytes of an inline description */
+#define NETEM_FILE_MAX        65536        /* bytes of a profile file */
 #define NETEM_WINDOW_MIN_NS   100000000ull /* blackouts, handovers and stalls come no denser, on average */
 
 enum netem_dir { NETEM_UP, NETEM_DOWN }; /* from the phone, to the phone */
@@ -37,8 +38,8 @@ struct netem_windows {
 struct netem_direction {
     uint64_t rate_bps, delay_ns, jitter_ns, queue_bytes;
     uint32_t loss_ppm, burst_milli;
-    /* Derived: a Gilbert-Elliott chain that loses every packet in its bad state and none in the good one. With
-     * mean loss L and mean burst B it leaves the bad state with r = 1/B and enters it with p = rL/(1-L).
+    /* Derived: a Gilbert-Elliott chain that loses every packet in its bad state and none in the good one.
+     * With mean loss L and mean burst B it leaves the bad state with r = 1/B and enters it with p = rL/(1-L).
      * Scaled by 2^32. burst 0 is independent loss, which is p = L, r = 1-L. */
     uint64_t enter_p32, leave_p32, bad_p32;
 };

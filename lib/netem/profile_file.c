@@ -1,12 +1,13 @@
-/* Profile files: a JSON object of the words of keys.def, with "profile" for a base and "up", "down" for one way. */
+/* Profile files: a JSON object of the words of keys.def, with "profile" for a base and "up", "down" for one
+ * way. */
 #include "netem/profile_impl.h"
 
 #include <errno.h>
 #include <jansson.h>
 #include <string.h>
 
-static int set_all(struct netem_profile *p, struct netem_sources *from, const json_t *object, const char *prefix,
-                   struct err_ctx *ctx)
+static int set_all(struct netem_profile *p, struct netem_sources *from, const json_t *object,
+                   const char *prefix, struct err_ctx *ctx)
 {
     const char *key;
     json_t *value;
@@ -32,7 +33,8 @@ static int set_all(struct netem_profile *p, struct netem_sources *from, const js
     return 0;
 }
 
-static int from_json(struct netem_profile *p, struct netem_sources *from, const json_t *root, struct err_ctx *ctx)
+static int from_json(struct netem_profile *p, struct netem_sources *from, const json_t *root,
+                     struct err_ctx *ctx)
 {
     const json_t *base = json_object_get(root, "profile");
     if (!json_is_object(root))

@@ -56,8 +56,8 @@ static void show_value(char *out, size_t cap, const void *field, enum netem_type
 }
 
 /* One value; a default that is zero says nothing, so it is left out of the table. */
-static void show_key(struct buf *out, const struct netem_profile *p, const struct netem_sources *from, unsigned k,
-                     unsigned dir, bool json)
+static void show_key(struct buf *out, const struct netem_profile *p, const struct netem_sources *from,
+                     unsigned k, unsigned dir, bool json)
 {
     const struct netem_key *key = &netem_keys[k];
     const char *prefix = !key->each_way ? "" : dir == NETEM_UP ? "up." : "down.";

@@ -1,5 +1,5 @@
-/* Inside the room: packets that wait for their time. A pool of fixed size and a heap over it; the order of equal times
- * is the order of arrival. All memory is mapped at init and touched only as it is used. */
+/* Inside the room: packets that wait for their time. A pool of fixed size and a heap over it; the order of
+ * equal times is the order of arrival. All memory is mapped at init and touched only as it is used. */
 #ifndef NETEM_TUN_HELD_IMPL_H
 #define NETEM_TUN_HELD_IMPL_H
 
@@ -48,7 +48,8 @@ static inline uint64_t heap_first_ns(const struct heap *h)
     return h->count ? h->at[0].at_ns : UINT64_MAX;
 }
 
-/* Zeroed memory that takes none until it is touched; NULL on failure. Never given back: it ends with the process. */
+/* Zeroed memory that takes none until it is touched; NULL on failure. Never given back: it ends with the
+ * process. */
 void *map_zeroed(uint64_t bytes);
 
 #endif

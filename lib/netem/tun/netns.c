@@ -18,8 +18,9 @@
 
 #include "netem/tun/tun.h"
 
-#define DEVICE     "tun0"
-#define READ_QUEUE 20000 /* packets the kernel keeps for the shuttle; its memory is allotted at once, 160 kB */
+#define DEVICE "tun0"
+#define READ_QUEUE                                                                                           \
+    20000 /* packets the kernel keeps for the shuttle; its memory is allotted at once, 160 kB */
 
 static int nl_failed(int nlerr, const char *what, struct err_ctx *ctx)
 {
@@ -139,8 +140,8 @@ static int sysctl(const char *name, const char *value, struct err_ctx *ctx)
 static int tune(struct err_ctx *ctx)
 {
     static const char *const settings[][2] = {
-        {"ipv6/conf/all/disable_ipv6", "1"},      {"ipv6/conf/default/disable_ipv6", "1"},
-        {"ipv4/conf/all/rp_filter", "0"},         {"ipv4/conf/default/rp_filter", "0"},
+        {"ipv6/conf/all/disable_ipv6", "1"},       {"ipv6/conf/default/disable_ipv6", "1"},
+        {"ipv4/conf/all/rp_filter", "0"},          {"ipv4/conf/default/rp_filter", "0"},
         {"ipv4/ping_group_range", "0 2147483647"}, {"ipv4/ip_local_port_range", "1024 65535"},
     };
     int rc = 0;

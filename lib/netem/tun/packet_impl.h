@@ -6,15 +6,16 @@
 #include <stdint.h>
 
 struct packet {
-    uint32_t src, dst; /* host order */
+    uint32_t src, dst;              /* host order */
     uint16_t sport, dport, payload; /* payload: bytes of TCP or UDP payload */
     uint16_t payload_at;            /* where it begins */
     uint32_t tcp_seq;
-    uint8_t protocol, flags;        /* flags: TRACE_FLAG_SYN, _FIN, _RST */
-    bool ack, later_fragment;       /* a later fragment carries no ports */
+    uint8_t protocol, flags;  /* flags: TRACE_FLAG_SYN, _FIN, _RST */
+    bool ack, later_fragment; /* a later fragment carries no ports */
 };
 
-/* False when it is no whole IPv4 packet. Ports stay 0 where there are none; ICMP echo puts its identifier into both. */
+/* False when it is no whole IPv4 packet. Ports stay 0 where there are none; ICMP echo puts its identifier
+ * into both. */
 bool packet_parse(struct packet *p, const uint8_t *at, uint32_t len);
 
 #endif

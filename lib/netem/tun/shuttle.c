@@ -93,9 +93,9 @@ static void trace_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
     trace_emit(s->writer, &e);
 }
 
-/* Trace a change of state and be back for the next one. An entry of the heap that is not the radio's earliest is
- * stale and ignored; past RADIOS * 2 entries, which only many orders for blackouts could reach, ends of blackouts
- * are traced late. */
+/* Trace a change of state and be back for the next one. An entry of the heap that is not the radio's earliest
+ * is stale and ignored; past RADIOS * 2 entries, which only many orders for blackouts could reach, ends of
+ * blackouts are traced late. */
 static void watch_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
     if (!s->writer)
@@ -123,16 +123,16 @@ static void run_states(struct shuttle *s, uint64_t now_ns)
 
 /* ---- packets ---- */
 
-static void drop(struct shuttle *s, uint32_t group, enum reason reason, enum netem_dir dir, const struct packet *p,
-                 uint64_t now_ns)
+static void drop(struct shuttle *s, uint32_t group, enum reason reason, enum netem_dir dir,
+                 const struct packet *p, uint64_t now_ns)
 {
     count(&stats_of(s, group)->dropped[reason], 1);
     trace_packet(s, HOP_LINK_DROP, reason, dir, p, now_ns);
 }
 
 /* Hand a packet to the kernel of the other side. */
-static void deliver(struct shuttle *s, struct radio *r, enum netem_dir dir, const struct packet *p, const uint8_t *at,
-                    uint32_t len, uint64_t now_ns)
+static void deliver(struct shuttle *s, struct radio *r, enum netem_dir dir, const struct packet *p,
+                    const uint8_t *at, uint32_t len, uint64_t now_ns)
 {
     if (write(s->c->tun_fd[dir == NETEM_UP], at, len) != (ssize_t)len) {
         drop(s, r->group, REASON_QUEUE_FULL, dir, p, now_ns);
@@ -193,8 +193,8 @@ static void take_order(struct shuttle *s, const struct packet *p, const uint8_t 
 }
 
 /* NAT and radio in the order in which a packet meets them. */
-static struct link_verdict fate(struct shuttle *s, struct radio *r, enum netem_dir dir, const struct packet *p,
-                                uint32_t len, uint64_t now_ns)
+static struct link_verdict fate(struct shuttle *s, struct radio *r, enum netem_dir dir,
+                                const struct packet *p, uint32_t len, uint64_t now_ns)
 {
     struct link_flow f = {.phone = dir == NETEM_UP ? p->src : p->dst,
                           .peer = dir == NETEM_UP ? p->dst : p->src,
@@ -212,7 +212,8 @@ static struct link_verdict fate(struct shuttle *s, struct radio *r, enum netem_d
     return v;
 }
 
-/* Hot path: a packet was read into `at`; pool slot `slot`, or -1 when the pool is empty. True: the slot is kept. */
+/* Hot path: a packet was read into `at`; pool slot `slot`, or -1 when the pool is empty. True: the slot is
+ * kept. */
 static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint32_t len, int64_t slot)
 {
     struct packet p;
@@ -325,15 +326,19 @@ static int start(struct shuttle *s, struct err_ctx *ctx)
             s->group_of[(s->c->groups[g].first + i) & 0xFFFF] = (uint16_t)g;
     if (!s->c->trace_dir)
         return 0;
-    struct trace_config tc = {
-        .dir = s->c->trace_dir, .name = "link", .node = TRACE_NODE_LINK, .seed = s->c->seed, .ring_events = 1 << 18};
+    struct trace_config tc = {.dir = s->c->trace_dir,
+                              .name = "link",
+                              .node = TRACE_NODE_LINK,
+                              .seed = s->c->seed,
+                              .ring_events = 1 << 18};
     int rc = trace_open(&s->trace, &tc, ctx);
     return rc ? rc : trace_writer_new(&s->writer, s->trace, ctx);
 }
 
 static void loop(struct shuttle *s)
 {
-    struct pollfd fds[] = {{s->c->tun_fd[0], POLLIN, 0}, {s->c->tun_fd[1], POLLIN, 0}, {s->c->control_fd, POLLIN, 0}};
+    struct pollfd fds[] = {
+        {s->c->tun_fd[0], POLLIN, 0}, {s->c->tun_fd[1], POLLIN, 0}, {s->c->control_fd, POLLIN, 0}};
     pid_t owner = getppid();
     sigset_t none;
     sigemptyset(&none);
@@ -368,8 +373,8 @@ static void nothing(int sig)
     (void)sig;
 }
 
-/* The terminal's signals are the owner's to interpret. SIGTERM is also how the kernel says that the owner died; it is
- * let through only while waiting. */
+/* The terminal's signals are the owner's to interpret. SIGTERM is also how the kernel says that the owner
+ * died; it is let through only while waiting. */
 static void set_signals(void)
 {
     struct sigaction ignore = {.sa_handler = SIG_IGN}, wake = {.sa_handler = nothing};

@@ -6,8 +6,8 @@
 
 #define TUN_GROUPS_MAX 256
 
-/* Orders on the control socket (SOCK_SEQPACKET), each answered by a struct shuttle_answer; the shuttle sends the first
- * answer by itself when it is ready. End of file means that the owner died. */
+/* Orders on the control socket (SOCK_SEQPACKET), each answered by a struct shuttle_answer; the shuttle sends
+ * the first answer by itself when it is ready. End of file means that the owner died. */
 enum shuttle_op { SHUTTLE_BLACKOUT = 1, SHUTTLE_STOP = 2 };
 struct shuttle_order {
     uint32_t op, group; /* group UINT32_MAX: all */

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -29,7 +31,7 @@ struct tun_world {
     struct tun_group *groups;
     uint32_t groups_n;
     pid_t shuttle;
-    int control_fd;
+    int shuttle_fd, control_fd;
 };
 
 static size_t stats_bytes(const struct tun_world *w)
@@ -61,6 +63,21 @@ static int await_answer(struct tun_world *w, struct err_ctx *ctx)
                    n < 0 ? "does not answer" : "died");
 }
 
+/* The owner's sockets and pipes must not live on here: whoever waits for their end would wait for ours. */
+static void close_others(const int *keep, int n)
+{
+    int first = 3, next;
+    do {
+        next = INT_MAX; /* the lowest that is kept, from `first` on */
+        for (int i = 0; i < n; i++)
+            if (keep[i] >= first && keep[i] < next)
+                next = keep[i];
+        if (next > first)
+            close_range((unsigned)first, next == INT_MAX ? ~0u : (unsigned)next - 1, 0);
+        first = next + (next != INT_MAX);
+    } while (next != INT_MAX);
+}
+
 static void become_shuttle(struct tun_world *w, const struct tun_config *c, int control_fd, pid_t owner)
 {
     struct shuttle_config sc = {.groups = w->groups,
@@ -71,8 +88,9 @@ static void become_shuttle(struct tun_world *w, const struct tun_config *c, int 
                                 .tun_fd = {w->near.tun_fd, w->far.tun_fd},
                                 .ns_fd = {w->near.ns_fd, w->far.ns_fd},
                                 .control_fd = control_fd};
+    int keep[] = {w->near.tun_fd, w->far.tun_fd, w->near.ns_fd, w->far.ns_fd, control_fd};
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    close(w->control_fd);
+    close_others(keep, sizeof keep / sizeof *keep);
     setpgid(0, 0); /* a terminal's signals go to the command, not to its network */
     if (getppid() == owner)
         shuttle_run(&sc);
@@ -94,6 +112,8 @@ static int start_shuttle(struct tun_world *w, const struct tun_config *c, struct
         become_shuttle(w, c, pair[1], owner);
     int rc = w->shuttle < 0 ? err_errno(ctx, "fork") : 0;
     close(pair[1]);
+    if (!rc && (w->shuttle_fd = pidfd_open(w->shuttle, 0)) < 0)
+        rc = err_errno(ctx, "pidfd_open");
     return rc ? rc : await_answer(w, ctx);
 }
 
@@ -105,7 +125,7 @@ int tun_world_start(struct tun_world **out, const struct tun_config *c, struct e
     struct tun_world *w = calloc(1, sizeof *w);
     if (!w)
         return err_set(ctx, ERR_NOMEM, "no memory for a link");
-    w->near.ns_fd = w->far.ns_fd = w->near.tun_fd = w->far.tun_fd = w->control_fd = -1;
+    w->near.ns_fd = w->far.ns_fd = w->near.tun_fd = w->far.tun_fd = w->control_fd = w->shuttle_fd = -1;
     w->shuttle = -1;
     w->groups_n = c->groups_n;
     w->groups = malloc(c->groups_n * sizeof *w->groups);
@@ -260,7 +280,14 @@ int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *ou
     for (uint32_t i = 0; i <= w->groups_n; i++)
         if (index == UINT32_MAX || index == i)
             add_stats(out, &w->stats[i]);
+    if (index == UINT32_MAX)
+        out->overrun = netns_overrun(&w->near) + netns_overrun(&w->far);
     return 0;
+}
+
+int tun_world_fd(const struct tun_world *w)
+{
+    return w->shuttle_fd;
 }
 
 int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *fd, struct err_ctx *ctx)
@@ -294,6 +321,8 @@ void tun_world_stop(struct tun_world *w)
         stop_shuttle(w);
     if (ns[0] >= 0 && ns[1] >= 0)
         sweep_namespaces(ns, 2, 0);
+    if (w->shuttle_fd >= 0)
+        close(w->shuttle_fd);
     if (w->near.ns_fd >= 0)
         netns_release(&w->near);
     if (w->far.ns_fd >= 0)

@@ -38,7 +38,8 @@ struct tun_config {
 
 struct tun_world;
 
-/* Makes namespaces and starts the shuttle. */
+/* Makes namespaces and starts the shuttle. The shuttle and what is spawned die with the calling thread (that
+ * is how PR_SET_PDEATHSIG counts), so call from one that lives as long as the world. */
 int tun_world_start(struct tun_world **out, const struct tun_config *c, struct err_ctx *ctx);
 /* fork + enter the namespace + exec; stdin /dev/null unless inherit_stdin, stdout/stderr to the given fds (or
  * -1: inherit). The child gets PR_SET_PDEATHSIG SIGKILL. Environment gains CHAT_NETEM_LOCAL and
@@ -49,10 +50,16 @@ int tun_world_spawn(struct tun_world *w, bool near, char *const argv[], int out_
 int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx);
 
 struct tun_stats {
-    uint64_t packets_up, packets_down, bytes_up, bytes_down, dropped[64]; /* by enum reason */
+    uint64_t packets_up, packets_down, bytes_up, bytes_down; /* offered to the links */
+    uint64_t dropped[64];                                    /* by enum reason */
+    uint64_t
+        overrun; /* only of "*": what the kernel dropped because this machine was too slow for the shuttle to
+                    take it in time; no link is to blame, and a run that has any proves little about links */
 };
 /* "*": all groups and what belonged to none. ERR_NOTFOUND. */
 int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *out);
+/* A pidfd of the shuttle, the world's own: readable when it has died, and every link with it. */
+int tun_world_fd(const struct tun_world *w);
 /* A socket that lives in one of the namespaces, for a caller outside (CLOEXEC). */
 int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *fd, struct err_ctx *ctx);
 /* Ends the shuttle, kills what still runs in the namespaces, and drops them; NULL is fine. Processes spawned
