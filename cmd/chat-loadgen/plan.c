@@ -1,0 +1,110 @@
+/* From a scenario file, or from flood's options, to what lib/load runs. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/chat-loadgen/tool.h"
+#include "core/client.h"
+
+static int one_population(struct load_population *out, const struct scenario *s, uint32_t i,
+                          struct err_ctx *err)
+{
+    const struct scenario_population *p = &s->load[i];
+    const struct scenario_link *link = p->link[0] ? scenario_find_link(s, p->link) : NULL;
+    uint8_t features;
+    int rc = client_features_parse(&features, p->client, err);
+    if (rc) {
+        err_prefix(err, "%s: load.%s.client: ", s->path, p->name);
+        return rc;
+    }
+    *out = (struct load_population){.net = link ? net_parse(link->net) : NET_ETHERNET,
+                                    .clients = p->clients,
+                                    .features = features,
+                                    .rate_per_1000s = p->rate_per_1000s,
+                                    .chat_size = p->chat_size,
+                                    .chats_per_client = p->chats_per_client,
+                                    .body_min = p->body_min,
+                                    .body_max = p->body_max,
+                                    .texts = p->texts[0] ? p->texts : NULL,
+                                    .retries = p->retries,
+                                    .resync_window_ns = p->resync_window,
+                                    .habits = {.background_every = p->habits.background_every,
+                                               .background_for = p->habits.background_for,
+                                               .kill_after = p->habits.kill_after,
+                                               .network_change_every = p->habits.network_change_every,
+                                               .network_change_gap = p->habits.network_change_gap,
+                                               .resend_after = p->habits.resend_after,
+                                               .resend_share_ppm = p->habits.resend_share_ppm,
+                                               .storage_loss_ppm = p->habits.storage_loss_ppm}};
+    snprintf(out->name, sizeof out->name, "%s", p->name);
+    scenario_addresses(s, i, &out->first_address, &out->addresses);
+    if (!out->addresses)
+        out->first_address = 0;
+    return 0;
+}
+
+/* The client's own faults; those of servers and links are the conductor's. */
+static void client_faults(struct plan *p, struct load_config *c)
+{
+    const struct scenario *s = &p->scenario;
+    for (uint32_t i = 0; i < s->faults_n; i++) {
+        const struct scenario_fault *f = &s->faults[i];
+        if (f->what != FAULT_KILL_SOCKET && f->what != FAULT_NETWORK_CHANGE)
+            continue;
+        for (uint32_t k = 0; k < s->load_n; k++)
+            if (!strcmp(s->load[k].name, f->target))
+                p->faults[c->faults_n++] = (struct load_fault){
+                    .at_ns = f->at,
+                    .what = f->what == FAULT_KILL_SOCKET ? LOAD_KILL_SOCKET : LOAD_NETWORK_CHANGE,
+                    .population = k,
+                    .share_ppm = f->share_ppm,
+                    .mid_frame = f->mid_frame};
+    }
+    c->faults = p->faults;
+}
+
+int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
+{
+    struct scenario *s = &p->scenario;
+    int rc = scenario_load(s, opt_operand(o, 0), opt_string(o, "variant"), err);
+    for (uint32_t i = 0; i < s->load_n && !rc; i++) {
+        rc = one_population(&p->populations[i], s, i, err);
+        if (opt_given(o, "retries"))
+            p->populations[i].retries = (uint32_t)opt_u64(o, "retries");
+    }
+    if (rc)
+        return rc;
+    c->populations = p->populations;
+    c->populations_n = s->load_n;
+    c->seed = opt_given(o, "seed") ? opt_seed(o) : s->seed;
+    c->duration_ns = s->duration;
+    c->drain_ns = s->drain;
+    client_faults(p, c);
+    return 0;
+}
+
+int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
+{
+    uint8_t features;
+    int rc = client_features_parse(&features, opt_string(o, "client"), err);
+    if (rc)
+        return err_set(err, ERR_USAGE, "--client: %s", err->text);
+    if (!strcmp(opt_string(o, "transport"), "mux"))
+        return err_set(err, ERR_UNSUPPORTED, "--transport mux is not in this build; use --transport ws");
+    p->populations[0] = (struct load_population){.name = "flood",
+                                                 .net = NET_ETHERNET,
+                                                 .clients = (uint32_t)opt_u64(o, "sockets"),
+                                                 .features = features,
+                                                 .rate_per_1000s = opt_u64(o, "rate"),
+                                                 .chat_size = (uint32_t)opt_u64(o, "chat-size"),
+                                                 .chats_per_client = 1,
+                                                 .body_min = 20,
+                                                 .body_max = 200,
+                                                 .retries = 3,
+                                                 .resync_window_ns = 1800 * NS_PER_S};
+    c->populations = p->populations;
+    c->populations_n = 1;
+    c->seed = opt_seed(o);
+    c->duration_ns = opt_u64(o, "for");
+    c->drain_ns = 60 * NS_PER_S;
+    return 0;
+}

@@ -1,0 +1,185 @@
+/* Inside the room: what phones, populations and the whole look like. */
+#ifndef LOAD_LOAD_IMPL_H
+#define LOAD_LOAD_IMPL_H
+
+#include "core/client.h"
+#include "load/diary.h"
+#include "load/ledger.h"
+#include "load/load.h"
+#include "load/texts.h"
+#include "load/timers.h"
+#include "util/map.h"
+
+#define SWEEP_NS         (100 * NS_PER_MS)
+#define CONNECTS_MAX     200u /* new connections at once while all connect */
+#define FAULT_STREAM     (3u << 20)
+#define CREATES_MAX      100u /* chats being made at once */
+#define CREATE_RETRY_NS  (5 * NS_PER_S)
+#define UNACKED_NS       (10 * NS_PER_S) /* as TCP_USER_TIMEOUT would */
+#define QUIET_NS         (3 * NS_PER_S)  /* a legacy population is drained when nothing came for so long */
+#define LINGER_NS        (300 * NS_PER_MS)
+#define STALL_NS         NS_PER_S
+#define UNTICKED_MAX     64u
+#define ROUND_MAX        2000 /* timers fired in one tick, then sockets get their turn */
+#define OUTBOX_MAX       256u
+#define OUTBOX_BYTES_MAX (4u << 20)
+
+struct load_chat {
+    uint32_t first, members; /* places in load.members */
+    uint32_t population;
+    bool asked, done;
+    uint64_t asked_ns;
+};
+
+/* A phone's part in a chat. */
+struct membership {
+    uint32_t chat, place;
+    uint64_t top; /* highest seq surfaced */
+};
+
+/* Something a person said that has no tick yet: they may press "send again". */
+struct press {
+    struct press *next;
+    struct timer timer;
+    struct load_phone *phone;
+    struct id id;
+    uint64_t chat, intent, end_offset; /* legacy: it is ticked when TCP has acknowledged up to here */
+    uint32_t body_len;
+    char body[];
+};
+
+struct load_phone {
+    struct load *load;
+    struct client client;
+    struct rng rng;
+    struct load_socket *sock;
+    struct trace_lane lane; /* conn 0: no handshake yet */
+    struct timer wake, habit, network, kill, lost;
+    struct membership *chats;
+    struct press *waiting;  /* presses whose time runs */
+    struct press *unticked; /* legacy: written, not acknowledged by TCP */
+    struct map *shown;      /* ids shown since the storage was lost; NULL: it never was */
+    uint64_t acked;            /* last sample of what TCP has acknowledged */
+    uint64_t acked_seen, acked_ns; /* when it last moved */
+    uint32_t chats_n, unticked_n, awake_place;
+    uint16_t population;
+    uint8_t address;
+    bool background, offline, cut_next, was_ready, started;
+    uint8_t lost_reason;
+};
+
+struct fault_timer {
+    struct timer timer;
+    struct load *load;
+    uint32_t number;
+};
+
+struct population {
+    struct load *load;
+    const struct load_population *cfg;
+    struct client_config client;
+    struct texts texts;
+    struct rng rng;
+    struct timer arrival;
+    uint32_t first, n; /* phones */
+    uint32_t *awake;   /* phones in the foreground */
+    uint32_t awake_n;
+    uint64_t surfaced_ns; /* last time anything did */
+    uint64_t nobody_awake; /* arrivals without anybody to type */
+};
+
+enum load_phase { PHASE_IDLE, PHASE_SETUP, PHASE_LOAD, PHASE_DRAIN, PHASE_END };
+
+struct load {
+    struct load_config cfg;
+    struct load_population populations_cfg[LOAD_POPULATIONS_MAX];
+    struct load_fault faults_cfg[LOAD_FAULTS_MAX];
+    struct fault_timer fault_timers[LOAD_FAULTS_MAX];
+    struct population populations[LOAD_POPULATIONS_MAX];
+    struct load_phone *phones;
+    uint32_t phones_n;
+    struct load_chat *chats;
+    uint32_t chats_n;
+    uint32_t *members;
+    struct membership *memberships;
+    struct ledger ledger;
+    struct diary *diary;
+    struct timers timers;
+    struct timer sweep, turn; /* turn: the load or the drain ends */
+    struct client_pool pool;
+    struct client_io io;
+    struct claim claims[PROTO_CLAIMS_MAX];
+    struct proto_scratch scratch;
+    struct buf out, token;
+    char body[PROTO_BODY_MAX]; /* what is being said */
+    size_t body_len;
+    enum load_phase phase;
+    uint64_t setup_ns, t0_ns, drain_ns, settled_ns;
+    uint32_t start_next, ready_n, chats_done, creating;
+    uint32_t conns; /* connection numbers given out */
+    uint64_t intents, outboxes, connects, kills, network_changes, storage_losses, shown_unsent, undecodable;
+    /* what the step in progress is about */
+    uint64_t intended_ns, intent;
+    const struct press *pressed;
+    struct hist stall_us;
+    uint64_t stalls, sweep_count;
+    bool drained, interrupted, rude_ends_told, exists_told;
+    int result;
+    struct err_ctx why;
+    struct err_ctx last_trouble; /* why the last connection failed, for the sentence of a setup that fails */
+};
+
+static inline struct now load_now(struct load *l)
+{
+    l->io.now = l->cfg.world.now(l->cfg.world.arg);
+    return l->io.now;
+}
+static inline const struct load_habits *habits_of(const struct load_phone *p)
+{
+    return &p->load->populations_cfg[p->population].habits;
+}
+static inline bool client_has_outbox(const struct client *c)
+{
+    return (c->config->features & CLIENT_RETRY) != 0;
+}
+static inline uint64_t chat_number(const struct load *l, uint32_t chat)
+{
+    return l->cfg.first_chat + chat;
+}
+
+/* build.c */
+int build_all(struct load *l, struct err_ctx *ctx);
+void build_release(struct load *l);
+uint32_t phone_address(const struct load_phone *p);
+
+/* phone.c */
+void phone_step(struct load_phone *p, const struct client_event *e);
+void phone_simple(struct load_phone *p, enum client_event_type type);
+void phone_trace(struct load_phone *p, bool lane, struct trace_event e);
+/* Its socket is gone or of no use: end lane, free what is still there, tell the client. */
+/* The socket is gone already; what TCP had not acknowledged will never be ticked. */
+void phone_socket_over(struct load_phone *p, enum reason reason, uint64_t code);
+void phone_drop(struct load_phone *p, enum reason reason);
+void phone_send_raw(struct load_phone *p, const struct msg *m);
+void phone_emit(void *arg, struct client *c, const struct client_effect *e);
+void phone_sample_acked(struct load_phone *p);
+
+/* habits.c */
+void habits_start(struct load_phone *p);
+void habits_stop(struct load_phone *p);
+void habit_kill(struct load_phone *p, bool mid_frame);
+void habit_network_change(struct load_phone *p);
+void habit_init(struct load_phone *p);
+void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent, struct slice body);
+void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent, struct slice body,
+                  uint64_t end_offset);
+/* What TCP has acknowledged is ticked; `broken`: the rest will never be. */
+void press_tick(struct load_phone *p, bool broken);
+void press_clear(struct load_phone *p);
+
+/* load.c */
+void load_fail(struct load *l, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void load_on_ready(struct load_phone *p);
+void load_on_create_answer(struct load *l, const struct msg *m);
+
+#endif
