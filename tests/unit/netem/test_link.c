@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,131 @@ static void test_detached_phone_and_forced_blackout_drop_with_their_reasons(void
     assert_int_equal(link_offer(&l, NETEM_UP, S + 301 * MS, 100).reason, REASON_NONE);
 }
 
+static void test_what_was_held_when_the_phone_left_is_lost_unless_it_was_on_the_air(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("rate=8mbit,delay=10ms");
+    struct link l;
+    link_init(&l, &p, 1, 1, 0);
+    struct link_verdict out = link_offer(&l, NETEM_UP, S, 1000), queued = link_offer(&l, NETEM_UP, S, 1000);
+    struct link_verdict in = link_offer(&l, NETEM_DOWN, S, 1000);
+    assert_int_equal(out.depart_ns, S + MS);
+    assert_int_equal(queued.depart_ns, S + 2 * MS);
+    link_detach(&l, S + MS + MS / 2);
+    assert_int_equal(link_recheck(&l, NETEM_UP, out.depart_ns), REASON_NONE);
+    assert_int_equal(link_recheck(&l, NETEM_UP, queued.depart_ns), REASON_DETACHED);
+    assert_int_equal(link_recheck(&l, NETEM_DOWN, in.depart_ns), REASON_DETACHED);
+    link_attach(&l, S + 3 * MS); /* back before they were due: lost all the same */
+    assert_int_equal(link_recheck(&l, NETEM_UP, out.depart_ns), REASON_NONE);
+    assert_int_equal(link_recheck(&l, NETEM_UP, queued.depart_ns), REASON_DETACHED);
+    assert_int_equal(link_recheck(&l, NETEM_DOWN, in.depart_ns), REASON_DETACHED);
+    struct link_verdict fresh = link_offer(&l, NETEM_DOWN, S + 3 * MS, 1000);
+    assert_int_equal(fresh.depart_ns, S + 4 * MS);
+    assert_int_equal(link_recheck(&l, NETEM_DOWN, fresh.depart_ns), REASON_NONE);
+    queued = link_offer(&l, NETEM_UP, S + 5 * MS, 1000);
+    link_blackout(&l, S + 5 * MS, S + 9 * MS);
+    assert_int_equal(link_recheck(&l, NETEM_UP, queued.depart_ns), REASON_BLACKOUT);
+}
+
+static void test_handovers_lose_packets_and_a_share_of_them_the_nat_mappings(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("handover_every=10s,handover_for=1s..3s,handover_loses=30%,nat_idle=1h");
+    struct link l;
+    struct link_nat nat;
+    link_init(&l, &p, 5, 1, 0);
+    assert_int_equal(link_nat_init(&nat, 64), 0);
+    struct link_flow f = {.phone = 1, .peer = 2, .phone_port = 3, .peer_port = 4, .protocol = 6, .syn = true};
+    assert_int_equal(link_nat_pass(&l, &nat, NETEM_UP, 0, &f), REASON_NONE);
+    uint64_t handovers = 0, losing = 0;
+    bool lost = false;
+    enum link_state was = LINK_UP;
+    for (uint64_t t = 0; t < 60000 * S; t += 100 * MS) {
+        enum link_state is = link_state(&l, t);
+        enum reason why = link_offer(&l, NETEM_DOWN, t, 100).reason;
+        assert_int_equal(why, is == LINK_UP ? REASON_NONE : REASON_HANDOVER);
+        if (was == LINK_UP && is != LINK_UP) {
+            handovers++;
+            losing += is == LINK_HANDOVER_LOSES;
+        }
+        was = is;
+        lost |= is == LINK_HANDOVER_LOSES;
+        if (is != LINK_UP)
+            continue;
+        f.syn = false;
+        assert_int_equal(link_nat_pass(&l, &nat, NETEM_UP, t, &f), lost ? REASON_NAT_EXPIRED : REASON_NONE);
+        f.syn = true;
+        assert_int_equal(link_nat_pass(&l, &nat, NETEM_UP, t, &f), REASON_NONE);
+        lost = false;
+    }
+    double n = (double)handovers;
+    assert_true(fabs(n - 5000) < 3 * sqrt(5000.0)); /* 60,000 s at one each 12 s */
+    assert_true(fabs((double)losing - 0.3 * n) < 3 * sqrt(0.21 * n));
+    link_nat_release(&nat);
+}
+
+static void test_packets_wait_through_a_stall_and_none_is_lost(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("rate=8mbit,queue=1MB,stall_every=1s,stall_for=100ms..300ms");
+    struct link l;
+    link_init(&l, &p, 6, 1, 0);
+    uint64_t n = 500000, gap = 10 * MS;
+    struct outcome o = run(&l, n, 1000, gap, S);
+    assert_int_equal(o.delivered, n);
+    assert_true(o.delay_max > 280 * MS);
+    assert_int_equal(o.delay_min, MS); /* one packet's time on the air */
+    /* stalls take 0.2 of each 1.2 s and hold a packet for half of 0.2 s and the like: E[len^2] / (2 * 1.2 s)
+     */
+    double mean = (double)(o.delay_sum / n) / 1e6, stall_ms = 43333.0 / 2 / 1200;
+    assert_true(fabs(mean - 1 - stall_ms) < 0.15 * stall_ms);
+}
+
+static void test_stalled_time_does_not_fill_the_queue(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("rate=8mbit,queue=20kB,stall_every=1s,stall_for=1s");
+    struct link l;
+    link_init(&l, &p, 6, 1, 0);
+    uint64_t t = 0;
+    while (link_state(&l, t) != LINK_STALLED)
+        t += MS;
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(link_offer(&l, NETEM_UP, t, 1000).reason, REASON_NONE);
+    assert_int_equal(link_offer(&l, NETEM_UP, t, 1000).reason, REASON_QUEUE_FULL);
+}
+
+static void test_an_idle_radio_must_wake_first(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("delay=10ms,rate=8mbit,queue=20kB,rrc_idle=10s,rrc_promotion=260ms");
+    struct link l;
+    link_init(&l, &p, 1, 1, 0);
+    assert_int_equal(link_offer(&l, NETEM_UP, S, 1000).deliver_ns, S + 271 * MS);
+    for (int i = 1; i < 20; i++) /* waking does not fill the queue */
+        assert_int_equal(link_offer(&l, NETEM_UP, S, 1000).reason, REASON_NONE);
+    assert_int_equal(link_offer(&l, NETEM_UP, 10 * S, 1000).deliver_ns, 10 * S + 11 * MS);
+    assert_int_equal(link_offer(&l, NETEM_DOWN, 19 * S, 1000).deliver_ns, 19 * S + 11 * MS);
+    assert_int_equal(link_offer(&l, NETEM_DOWN, 30 * S, 1000).deliver_ns, 30 * S + 271 * MS);
+}
+
+static void test_state_changes_when_it_was_said_to(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("lte-lossy");
+    struct link l, probe;
+    link_init(&l, &p, 8, 1, 0);
+    uint64_t t = 0;
+    for (int i = 0; i < 2000; i++) {
+        enum link_state is = link_state(&l, t);
+        uint64_t next = link_state_until(&l, t);
+        assert_true(next > t);
+        probe = l;
+        assert_int_equal(link_state(&probe, next - 1), is);
+        t = next;
+    }
+}
+
 static void test_nat_forgets_silent_flows_and_a_new_syn_begins_again(void **state)
 {
     (void)state;
@@ -229,6 +355,29 @@ static void test_bad_descriptions_are_refused_by_their_word(void **state)
     assert_int_equal(p.dir[NETEM_DOWN].rate_bps, 12000000);
 }
 
+/* Counted by the allocator itself: every malloc, calloc and realloc moves uordblks or the number of mappings.
+ */
+static void test_a_packet_costs_no_allocation(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("lte-lossy");
+    struct link l;
+    struct link_nat nat;
+    link_init(&l, &p, 1, 1, 0);
+    assert_int_equal(link_nat_init(&nat, 64), 0);
+    struct mallinfo2 before = mallinfo2();
+    for (uint64_t i = 0; i < 100000; i++) {
+        struct link_flow f = {
+            .phone = 1, .peer = 2, .phone_port = (uint16_t)i, .peer_port = 4, .protocol = 17};
+        link_nat_pass(&l, &nat, NETEM_UP, i * MS, &f);
+        link_offer(&l, i & 1, i * MS, 1000);
+    }
+    struct mallinfo2 after = mallinfo2();
+    assert_true(before.uordblks == after.uordblks && before.hblks == after.hblks &&
+                before.arena == after.arena);
+    link_nat_release(&nat);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +390,13 @@ int main(void)
         cmocka_unit_test(test_nat_forgets_silent_flows_and_a_new_syn_begins_again),
         cmocka_unit_test(test_weather_does_not_depend_on_traffic),
         cmocka_unit_test(test_same_seed_same_fates_on_every_machine),
+        cmocka_unit_test(test_what_was_held_when_the_phone_left_is_lost_unless_it_was_on_the_air),
+        cmocka_unit_test(test_handovers_lose_packets_and_a_share_of_them_the_nat_mappings),
+        cmocka_unit_test(test_packets_wait_through_a_stall_and_none_is_lost),
+        cmocka_unit_test(test_stalled_time_does_not_fill_the_queue),
+        cmocka_unit_test(test_an_idle_radio_must_wake_first),
+        cmocka_unit_test(test_state_changes_when_it_was_said_to),
+        cmocka_unit_test(test_a_packet_costs_no_allocation),
         cmocka_unit_test(test_bad_descriptions_are_refused_by_their_word),
     };
     return cmocka_run_group_tests_name("link", tests, NULL, NULL);
