@@ -82,6 +82,51 @@ static void print_connections(const struct trace_summary *s)
            (unsigned long long)s->records, (unsigned long long)s->dropped, (unsigned long long)s->missing);
 }
 
+static void json_connections(struct buf *b, const struct trace_summary *s)
+{
+    double wifi = trace_disconnects_per_hour(s, NET_WIFI);
+    const char *comma = "";
+    buf_str(b, ",\"disconnects_per_hour\":{");
+    for (int net = 0; net < NET_COUNT; net++) {
+        if (!s->connected_ns[net])
+            continue;
+        buf_printf(b, "%s\"%s\":%.3f", comma, net_name(net), trace_disconnects_per_hour(s, net));
+        comma = ",";
+    }
+    buf_str(b, "},\"disconnects_to_wifi\":{");
+    comma = "";
+    for (int net = 0; wifi > 0 && net < NET_COUNT; net++) {
+        if (!s->connected_ns[net])
+            continue;
+        buf_printf(b, "%s\"%s\":%.3f", comma, net_name(net), trace_disconnects_per_hour(s, net) / wifi);
+        comma = ",";
+    }
+    buf_str(b, "},\"latency_ms\":{");
+    comma = "";
+    for (int net = 0; net < NET_COUNT; net++) {
+        const struct hist *h = s->latency[net];
+        if (!h)
+            continue;
+        buf_printf(b, "%s\"%s\":{\"p50\":%.3f,\"p95\":%.3f,\"p99\":%.3f,\"max\":%.3f}", comma, net_name(net),
+                   (double)hist_quantile(h, 5000) / 1e6, (double)hist_quantile(h, 9500) / 1e6,
+                   (double)hist_quantile(h, 9900) / 1e6, (double)h->max / 1e6);
+        comma = ",";
+    }
+    buf_char(b, '}');
+}
+
+static void json_causes(struct buf *b, const struct trace_summary *s)
+{
+    struct trace_cause causes[64];
+    int n = trace_top_causes(s, causes, 64);
+    buf_str(b, ",\"causes\":[");
+    for (int i = 0; i < n; i++)
+        buf_printf(b, "%s{\"verdict\":\"%s\",\"reason\":\"%s\",\"pairs\":%llu}", i ? "," : "",
+                   verdict_name(causes[i].verdict), reason_text(causes[i].reason),
+                   (unsigned long long)causes[i].count);
+    buf_char(b, ']');
+}
+
 static void print_json(const struct trace_summary *s)
 {
     struct buf b = BUF_INIT(1u << 20);
@@ -95,16 +140,11 @@ static void print_json(const struct trace_summary *s)
         buf_printf(&b, "%s\"%s\":%llu", comma, hop_name(h), (unsigned long long)s->hop[h]);
         comma = ",";
     }
-    buf_str(&b, "},\"disconnects_per_hour\":{");
-    comma = "";
-    for (int net = 0; net < NET_COUNT; net++) {
-        if (!s->connected_ns[net])
-            continue;
-        buf_printf(&b, "%s\"%s\":%.3f", comma, net_name(net), trace_disconnects_per_hour(s, net));
-        comma = ",";
-    }
+    buf_char(&b, '}');
+    json_connections(&b, s);
+    json_causes(&b, s);
     buf_printf(&b,
-               "},\"messages\":%llu,\"pairs\":%llu,\"losses\":%llu,\"resends\":%llu,\"duplicates_seen\":%llu,"
+               ",\"messages\":%llu,\"pairs\":%llu,\"losses\":%llu,\"resends\":%llu,\"duplicates_seen\":%llu,"
                "\"records\":%llu,\"dropped\":%llu,\"missing\":%llu}",
                (unsigned long long)s->messages, (unsigned long long)s->pairs, (unsigned long long)s->losses,
                (unsigned long long)s->resends, (unsigned long long)s->duplicates_seen,
@@ -112,6 +152,12 @@ static void print_json(const struct trace_summary *s)
                (unsigned long long)s->missing);
     puts(buf_cstr(&b));
     buf_release(&b);
+}
+
+/* A run without a single pair proves nothing either. */
+static int status_of(const struct trace_summary *s)
+{
+    return s->losses ? 1 : s->total[VERDICT_NOT_OBSERVED] || !s->pairs ? 2 : 0;
 }
 
 int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err)
@@ -127,7 +173,7 @@ int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status,
             print_causes(&s);
             print_connections(&s);
         }
-        *status = s.losses ? 1 : s.total[VERDICT_NOT_OBSERVED] ? 2 : 0;
+        *status = status_of(&s);
     }
     trace_summary_release(&s);
     return rc;
@@ -163,7 +209,7 @@ int tool_diff(const struct trace_run *before, const struct trace_run *after, con
             }
     }
     if (!rc)
-        *status = b.losses ? 1 : b.total[VERDICT_NOT_OBSERVED] ? 2 : 0;
+        *status = status_of(&b);
     trace_summary_release(&a);
     trace_summary_release(&b);
     return rc;
