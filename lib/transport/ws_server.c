@@ -306,6 +306,7 @@ int ws_server_new(struct ws_server **out, const struct ws_server_config *c, stru
     s->listen_fd = -1;
     link_init(&s->all);
     link_init(&s->dirty);
+    link_init(&s->held);
     link_init(&s->closing);
     link_init(&s->replying);
     map_init(&s->requests, 8, 8, (size_t)c->conns_max + WS_REFUSED_MAX, 0);

@@ -113,6 +113,7 @@ struct ws_conn {
 
     struct send_node *head, **tail;
     uint32_t queue_msgs, blocked_bytes;
+    uint32_t turn; /* in which something was written last */
     uint64_t queue_bytes;
 
     uint64_t written;               /* end of what we and lws handed to the socket */
@@ -143,12 +144,16 @@ struct ws_server {
     int listen_fd, port;
     bool freeing;
     uint32_t sockets, open, nodes_free;
-    struct link all, dirty, closing, replying; /* the last two in order of their deadlines */
+    struct link all;
+    struct link dirty, held;       /* have something to write: now; after held_until_ns */
+    struct link closing, replying; /* in order of their deadlines */
     struct send_node *node_pool;
     unsigned char *scratch; /* LWS_PRE + scratch_cap */
     size_t scratch_cap;
     const unsigned char *service_buf; /* lws's read buffer, learnt at the first handshake */
-    uint64_t turn_ns;                 /* no earlier flush than this */
+    uint32_t turn, held_turn;         /* number of the last turn; of the one whose connections must wait */
+    uint64_t held_until_ns;
+    bool holding;
     ev_io accepting;
     ev_prepare before_block;
     ev_timer turn_timer, deadline_timer, accept_timer;

@@ -70,7 +70,7 @@ int ws_send(struct ws_conn *c, struct shared_frame *f, uint64_t cookie)
     c->queue_msgs++;
     c->queue_bytes += f->len;
     if (!c->blocked && link_empty(&c->dirty))
-        link_append(&s->dirty, &c->dirty);
+        link_append(s->holding && c->turn == s->held_turn ? &s->held : &s->dirty, &c->dirty);
     return 0;
 }
 
@@ -171,32 +171,49 @@ void ws_flush(struct ws_conn *c)
     ws_check_drained(c);
 }
 
-/* Each dirty connection sends one frame of all that is pending. Writing to many sockets is dear (7 us each),
- * so after a turn of over 1 ms the next one waits as long as it took, at most 16 ms: under load what arrives
- * meanwhile is coalesced, and half of the thread's time is left for reading. */
-void ws_flush_turn(struct ws_server *s)
+static void turn_of(struct ws_server *s, uint64_t start)
 {
     struct link turn;
-    if (link_empty(&s->dirty))
-        return;
-    uint64_t start = clock_mono_ns();
-    if (start >= s->turn_ns) {
-        link_init(&turn);
-        link_move_all(&turn, &s->dirty);
-        while (!link_empty(&turn)) {
-            struct ws_conn *c = link_owner(turn.next, struct ws_conn, dirty);
-            link_remove(&c->dirty);
-            ws_flush(c);
-            if (c->state == CONN_CLOSING && !c->head && !c->blocked)
-                lws_callback_on_writable(c->wsi); /* there the close frame goes */
-        }
-        uint64_t end = clock_mono_ns(), cost = end - start;
-        s->turn_ns = cost < NS_PER_MS ? end : end + (cost < WS_TURN_NS_MAX ? cost : WS_TURN_NS_MAX);
-        start = end;
+    link_init(&turn);
+    link_move_all(&turn, &s->dirty);
+    s->turn++;
+    while (!link_empty(&turn)) {
+        struct ws_conn *c = link_owner(turn.next, struct ws_conn, dirty);
+        link_remove(&c->dirty);
+        c->turn = s->turn;
+        ws_flush(c);
+        if (c->state == CONN_CLOSING && !c->head && !c->blocked)
+            lws_callback_on_writable(c->wsi); /* there the close frame goes */
     }
-    if (link_empty(&s->dirty) || ev_is_active(&s->turn_timer))
+    uint64_t end = clock_mono_ns(), cost = end - start;
+    if (cost < NS_PER_MS)
         return;
-    double wait = s->turn_ns > start ? (double)(s->turn_ns - start) * 1e-9 : 0;
+    s->holding = true;
+    s->held_turn = s->turn;
+    s->held_until_ns = end + (cost < WS_TURN_NS_MAX ? cost : WS_TURN_NS_MAX);
+}
+
+/* Each dirty connection sends one frame of all that is pending. Writing to many sockets is dear (7 us each),
+ * so after a turn of over 1 ms its connections wait as long as it took, at most 16 ms, before their next one:
+ * a fan-out under load is coalesced and leaves half of the thread's time for reading, while a connection that
+ * was not part of it is not delayed. */
+void ws_flush_turn(struct ws_server *s)
+{
+    if (link_empty(&s->dirty) && link_empty(&s->held))
+        return;
+    uint64_t now = clock_mono_ns();
+    if (s->holding && now >= s->held_until_ns) {
+        s->holding = false;
+        link_move_all(&s->dirty, &s->held);
+    }
+    if (!link_empty(&s->dirty))
+        turn_of(s, now);
+    ev_timer_stop(s->cfg.loop, &s->turn_timer);
+    bool more = !link_empty(&s->dirty);
+    if (!more && link_empty(&s->held))
+        return;
+    now = clock_mono_ns();
+    double wait = more || s->held_until_ns <= now ? 0 : (double)(s->held_until_ns - now) * 1e-9;
     ev_now_update(s->cfg.loop);
     ev_timer_set(&s->turn_timer, wait, 0);
     ev_timer_start(s->cfg.loop, &s->turn_timer);
