@@ -11,19 +11,19 @@ static int check(const struct load_population *p, struct err_ctx *ctx)
     if (!p->clients)
         return err_set(ctx, ERR_INVALID, "population %s: no clients", p->name);
     if (p->chat_size < 2 || p->chat_size > PROTO_USERS_MAX)
-        return err_set(ctx, ERR_INVALID, "population %s: a chat has 2 to %u members, not %u", p->name, PROTO_USERS_MAX,
-                       p->chat_size);
+        return err_set(ctx, ERR_INVALID, "population %s: a chat has 2 to %u members, not %u", p->name,
+                       PROTO_USERS_MAX, p->chat_size);
     if (p->clients < 2)
         return err_set(ctx, ERR_INVALID, "population %s: one phone alone has nobody to chat with", p->name);
     if (!p->chats_per_client || p->chats_per_client > 1000)
         return err_set(ctx, ERR_INVALID, "population %s: 1 to 1000 chats per client, not %u", p->name,
                        p->chats_per_client);
     if (p->body_max < 1 || p->body_min > p->body_max || p->body_max > PROTO_BODY_MAX)
-        return err_set(ctx, ERR_INVALID, "population %s: bodies of %u to %u bytes (1 to %u are possible)", p->name,
-                       p->body_min, p->body_max, PROTO_BODY_MAX);
+        return err_set(ctx, ERR_INVALID, "population %s: bodies of %u to %u bytes (1 to %u are possible)",
+                       p->name, p->body_min, p->body_max, PROTO_BODY_MAX);
     if (p->addresses && p->addresses / LOAD_ADDRESS_STRIDE < p->clients)
-        return err_set(ctx, ERR_INVALID, "population %s: %u addresses for %u phones (%u each)", p->name, p->addresses,
-                       p->clients, LOAD_ADDRESS_STRIDE);
+        return err_set(ctx, ERR_INVALID, "population %s: %u addresses for %u phones (%u each)", p->name,
+                       p->addresses, p->clients, LOAD_ADDRESS_STRIDE);
     return 0;
 }
 
@@ -111,7 +111,8 @@ static int allocate(struct load *l, uint32_t chats, uint32_t seats, uint32_t mos
 int build_all(struct load *l, struct err_ctx *ctx)
 {
     uint32_t chats = 0, seats = 0, most = 0, *order = NULL, member_at = 0;
-    if (!l->cfg.populations_n || l->cfg.populations_n > LOAD_POPULATIONS_MAX || l->cfg.faults_n > LOAD_FAULTS_MAX)
+    if (!l->cfg.populations_n || l->cfg.populations_n > LOAD_POPULATIONS_MAX ||
+        l->cfg.faults_n > LOAD_FAULTS_MAX)
         return err_set(ctx, ERR_INVALID, "1 to %u populations and at most %u faults are possible",
                        LOAD_POPULATIONS_MAX, LOAD_FAULTS_MAX);
     for (uint32_t i = 0; i < l->cfg.populations_n; i++) {

@@ -77,8 +77,8 @@ static int read_file(const char *path, struct buf *file, struct err_ctx *ctx)
     return rc;
 }
 
-static int replay(const char *path, const struct buf *file, struct buf *keep, diary_restore *restore, void *arg,
-                  struct err_ctx *ctx)
+static int replay(const char *path, const struct buf *file, struct buf *keep, diary_restore *restore,
+                  void *arg, struct err_ctx *ctx)
 {
     struct map gone;
     struct outbox_row row;
@@ -90,8 +90,9 @@ static int replay(const char *path, const struct buf *file, struct buf *keep, di
             if (n == ERR_TRUNCATED)
                 break;
             if (n < 0) {
-                rc = err_set(ctx, ERR_CORRUPT, "%s: no outbox row at byte %zu; move the file away to go on without it",
-                             path, at);
+                rc = err_set(ctx, ERR_CORRUPT,
+                             "%s: no outbox row at byte %zu; move the file away to go on without it", path,
+                             at);
                 break;
             }
             if (pass == 0 && row.op == OUTBOX_FORGET && !map_put(&gone, &row.id, NULL))
@@ -118,7 +119,8 @@ static int open_outbox(struct diary *d, diary_restore *restore, void *arg, struc
         rc = replay(path, &file, &keep, restore, arg, ctx);
     if (!rc) {
         d->outbox = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
-        if (d->outbox < 0 || write_all(d->outbox, keep.data, keep.len) || fsync(d->outbox) || rename(fresh, path))
+        if (d->outbox < 0 || write_all(d->outbox, keep.data, keep.len) || fsync(d->outbox) ||
+            rename(fresh, path))
             rc = err_errno(ctx, "%s", fresh);
     }
     buf_release(&file);
@@ -140,7 +142,8 @@ int diary_open(struct diary **out, const char *dir, bool sync, diary_restore *re
     buf_init(&d->row, PROTO_BODY_MAX + 512);
     snprintf(d->dir, sizeof d->dir, "%s", dir);
     snprintf(path, sizeof path, "%s/journal.jsonl", dir);
-    int rc = mkdir(dir, 0755) && errno != EEXIST ? err_errno(ctx, "%s", dir) : open_outbox(d, restore, arg, ctx);
+    int rc =
+        mkdir(dir, 0755) && errno != EEXIST ? err_errno(ctx, "%s", dir) : open_outbox(d, restore, arg, ctx);
     if (!rc) {
         d->journal = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
         rc = d->journal < 0 ? err_errno(ctx, "%s", path) : 0;
@@ -188,8 +191,8 @@ void diary_member(struct diary *d, uint64_t chat, uint64_t user, const char *net
     if (!d)
         return;
     struct buf *b = begin(d);
-    buf_printf(b, "{\"op\":\"member\",\"chat\":\"%llu\",\"user\":\"%llu\",\"net\":\"%s\",\"pop\":", U64(chat), U64(user),
-               net);
+    buf_printf(b, "{\"op\":\"member\",\"chat\":\"%llu\",\"user\":\"%llu\",\"net\":\"%s\",\"pop\":", U64(chat),
+               U64(user), net);
     buf_json_str(b, population, strlen(population));
     buf_str(b, "}\n");
 }
@@ -203,8 +206,8 @@ void diary_sent(struct diary *d, const struct diary_sent *s)
     entry_content_hash(hash, s->kind.p, s->kind.n, s->body.p, s->body.n);
     base64url_encode(text, hash, sizeof hash);
     struct buf *b = begin(d);
-    buf_printf(b, "{\"op\":\"sent\",\"ts_us\":%llu,\"user\":\"%llu\",\"device\":%u,\"chat\":\"%llu\",", U64(s->ts_us),
-               U64(s->user), s->device, U64(s->chat));
+    buf_printf(b, "{\"op\":\"sent\",\"ts_us\":%llu,\"user\":\"%llu\",\"device\":%u,\"chat\":\"%llu\",",
+               U64(s->ts_us), U64(s->user), s->device, U64(s->chat));
     add_id(b, &s->id);
     buf_printf(b, ",\"intent\":%llu,\"kind\":", U64(s->intent));
     buf_json_str(b, s->kind.p, s->kind.n);
@@ -228,7 +231,8 @@ void diary_surfaced(struct diary *d, uint64_t ts_us, uint64_t user, uint32_t dev
         return;
     struct buf *b = begin(d);
     buf_printf(b,
-               "{\"op\":\"surfaced\",\"ts_us\":%llu,\"user\":\"%llu\",\"device\":%u,\"chat\":\"%llu\",\"epoch\":\"%llu\","
+               "{\"op\":\"surfaced\",\"ts_us\":%llu,\"user\":\"%llu\",\"device\":%u,\"chat\":\"%llu\","
+               "\"epoch\":\"%llu\","
                "\"seq\":%llu,",
                U64(ts_us), U64(user), device, U64(m->chat), U64(m->epoch), U64(m->seq));
     add_id(b, &m->id);

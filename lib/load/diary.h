@@ -1,9 +1,10 @@
-/* What the phones write down while it happens: DIR/journal.jsonl (rows as in audit/journal.h, for the audit and for
- * reconciling) and DIR/outbox.rows (their durable outboxes, core/outbox.h).
+/* What the phones write down while it happens: DIR/journal.jsonl (rows as in audit/journal.h, for the audit
+ * and for reconciling) and DIR/outbox.rows (their durable outboxes, core/outbox.h).
  *
- * Rows gather in buffers of DIARY_BUFFER bytes that are written when full and by diary_flush. A write that fails makes
- * the diary fail for good: diary_flush says so, later rows are dropped. Outbox rows are written at once; `sync` makes
- * each of them survive a power cut. A NULL diary is fine everywhere: nothing is written. */
+ * Rows gather in buffers of DIARY_BUFFER bytes that are written when full and by diary_flush. A write that
+ * fails makes the diary fail for good: diary_flush says so, later rows are dropped. Outbox rows are written
+ * at once; `sync` makes each of them survive a power cut. A NULL diary is fine everywhere: nothing is
+ * written. */
 #ifndef LOAD_DIARY_H
 #define LOAD_DIARY_H
 
@@ -18,8 +19,9 @@
 
 struct diary;
 
-/* Makes the folder. Rows are added to an existing journal; an existing outbox is replayed: `restore` gets each message
- * that was not forgotten, in order, and the file is rewritten with those alone. A torn tail is cut off. */
+/* Makes the folder. Rows are added to an existing journal; an existing outbox is replayed: `restore` gets
+ * each message that was not forgotten, in order, and the file is rewritten with those alone. A torn tail is
+ * cut off. */
 typedef void diary_restore(void *arg, const struct outbox_row *row);
 int diary_open(struct diary **out, const char *dir, bool sync, diary_restore *restore, void *arg,
                struct err_ctx *ctx);

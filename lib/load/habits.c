@@ -259,8 +259,8 @@ void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint6
         start_press(p, x);
 }
 
-void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent, struct slice body,
-                  uint64_t end_offset)
+void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent,
+                  struct slice body, uint64_t end_offset)
 {
     if (!habits_of(p)->resend_after || !habits_of(p)->resend_share_ppm || p->unticked_n >= UNTICKED_MAX)
         return;

@@ -1,8 +1,10 @@
-/* Who was owed what: every message that people meant to send, and for each recipient whether it surfaced, and how late
- * after the person's intent. The ledger is the phones' own; nothing in it comes from the server's word.
+/* Who was owed what: every message that people meant to send, and for each recipient whether it surfaced, and
+ * how late after the person's intent. The ledger is the phones' own; nothing in it comes from the server's
+ * word.
  *
- * A pair is (message id, recipient). A message that was given up still counts as expected: to the person it is lost.
- * Memory: 72 bytes a message, a bit a member, an index of 32 bytes; at most `messages_max`. Must not know: sockets. */
+ * A pair is (message id, recipient). A message that was given up still counts as expected: to the person it
+ * is lost. Memory: 72 bytes a message, a bit a member, an index of 32 bytes; at most `messages_max`. Must not
+ * know: sockets. */
 #ifndef LOAD_LEDGER_H
 #define LOAD_LEDGER_H
 

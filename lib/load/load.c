@@ -66,7 +66,8 @@ static void create(struct load *l, uint32_t i)
     l->creating += !c->asked;
     c->asked = true;
     c->asked_ns = load_now(l).mono_ns;
-    phone_send_raw(p, &(struct msg){.t = MSG_CREATE, .chat = chat_number(l, i), .users = users, .users_n = c->members});
+    phone_send_raw(
+        p, &(struct msg){.t = MSG_CREATE, .chat = chat_number(l, i), .users = users, .users_n = c->members});
 }
 
 static void create_more(struct load *l)
@@ -140,9 +141,10 @@ static void sweep_setup(struct load *l, uint64_t now)
     if (l->ready_n == l->phones_n && l->chats_done == l->chats_n)
         begin_load(l);
     else if (now - l->setup_ns > l->cfg.setup_ns)
-        load_fail(l, ERR_UNAVAILABLE, "after %llu s %u of %u phones were connected and %u of %u chats made%s%s",
-                  (unsigned long long)(l->cfg.setup_ns / NS_PER_S), l->ready_n, l->phones_n, l->chats_done, l->chats_n,
-                  l->last_trouble.text[0] ? "; last trouble: " : "", l->last_trouble.text);
+        load_fail(l, ERR_UNAVAILABLE,
+                  "after %llu s %u of %u phones were connected and %u of %u chats made%s%s",
+                  (unsigned long long)(l->cfg.setup_ns / NS_PER_S), l->ready_n, l->phones_n, l->chats_done,
+                  l->chats_n, l->last_trouble.text[0] ? "; last trouble: " : "", l->last_trouble.text);
 }
 
 /* ---- load ---- */
@@ -223,8 +225,8 @@ static bool all_connected(const struct load *l, const struct population *p)
     return true;
 }
 
-/* Reliable phones are done when nothing is owed any more. Others can't know: they are done when all is there, or when
- * they are connected and nothing came for a while. */
+/* Reliable phones are done when nothing is owed any more. Others can't know: they are done when all is there,
+ * or when they are connected and nothing came for a while. */
 static bool drained(const struct load *l, uint32_t i, uint64_t now)
 {
     const struct population *p = &l->populations[i];

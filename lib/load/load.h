@@ -1,12 +1,13 @@
 /* Phones: populations of people with their habits, who chat over core/client's state machine.
  *
- * The room owns what happens to phones and when: arrivals (open loop, Poisson: latency counts from the intended time,
- * so a stalled generator can't hide it), background, network changes, storage loss, faults, healing and draining; it
- * keeps the ledger and the diary and writes the clients' part of the trace. What a socket and a clock are, it is told by
- * struct load_world, so that the same phones run on real sockets and on simulated ones. One thread.
+ * The room owns what happens to phones and when: arrivals (open loop, Poisson: latency counts from the
+ * intended time, so a stalled generator can't hide it), background, network changes, storage loss, faults,
+ * healing and draining; it keeps the ledger and the diary and writes the clients' part of the trace. What a
+ * socket and a clock are, it is told by struct load_world, so that the same phones run on real sockets and on
+ * simulated ones. One thread.
  *
- * Limits: LOAD_POPULATIONS_MAX populations, LOAD_PHONES_MAX phones, `messages_max` messages (then it ends with ERR_LIMIT).
- * Must not know: transports, loops, scenario files. */
+ * Limits: LOAD_POPULATIONS_MAX populations, LOAD_PHONES_MAX phones, `messages_max` messages (then it ends
+ * with ERR_LIMIT). Must not know: transports, loops, scenario files. */
 #ifndef LOAD_LOAD_H
 #define LOAD_LOAD_H
 
@@ -66,9 +67,10 @@ struct load_world {
     /* Append a token for the user's device. */
     int (*token)(void *arg, uint64_t user, uint32_t device, struct buf *out);
     /* Begin to connect from `source` (0: any). load_opened or load_closed follow, never from inside. */
-    int (*connect)(void *arg, uint32_t source, struct load_phone *p, struct load_socket **out, struct err_ctx *ctx);
+    int (*connect)(void *arg, uint32_t source, struct load_phone *p, struct load_socket **out,
+                   struct err_ctx *ctx);
     int (*send)(struct load_socket *s, const char *p, size_t n, uint64_t *end_offset);
-    void (*free)(struct load_socket *s); /* end it, no load_closed follows; so for vanish and cut */
+    void (*free)(struct load_socket *s);  /* end it, no load_closed follows; so for vanish and cut */
     int (*vanish)(struct load_socket *s); /* neither FIN nor RST; ERR_PERM: it was a plain free */
     int (*cut)(struct load_socket *s, const char *p, size_t n, size_t bytes, uint64_t *end_offset);
     void (*freeze)(struct load_socket *s, bool frozen);
@@ -126,15 +128,16 @@ struct load_status {
 };
 void load_status(const struct load *l, struct load_status *s);
 
-/* The summary: {"load":{<population>:{...}},"health":{...},"drained":bool,"inconclusive":false|"why"}, and for people. */
+/* The summary: {"load":{<population>:{...}},"health":{...},"drained":bool,"inconclusive":false|"why"}, and
+ * for people. */
 void load_report_json(const struct load *l, struct buf *out);
 void load_report_text(const struct load *l, struct buf *out);
 /* Why the figures can't be trusted, or NULL. */
 const char *load_doubt(const struct load *l);
 
-/* A threshold: metric[{population}] op number[%|ms]: p(95)<500, p(99){lte}<2000, lost==0, ratio>=99.99%. Metrics: p(Q)
- * and accept_p(Q) in ms, max, sent, accepted, expected, delivered, lost, ratio, duplicates, duplicates_seen, reordered,
- * gave_up, resends. ERR_USAGE with a sentence for anything else. */
+/* A threshold: metric[{population}] op number[%|ms]: p(95)<500, p(99){lte}<2000, lost==0, ratio>=99.99%.
+ * Metrics: p(Q) and accept_p(Q) in ms, max, sent, accepted, expected, delivered, lost, ratio, duplicates,
+ * duplicates_seen, reordered, gave_up, resends. ERR_USAGE with a sentence for anything else. */
 struct load_threshold {
     char text[96], population[48];
     uint8_t metric, op;

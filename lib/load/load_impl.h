@@ -56,10 +56,10 @@ struct load_phone {
     struct trace_lane lane; /* conn 0: no handshake yet */
     struct timer wake, habit, network, kill, lost;
     struct membership *chats;
-    struct press *waiting;  /* presses whose time runs */
-    struct press *unticked; /* legacy: written, not acknowledged by TCP */
-    struct map *shown;      /* ids shown since the storage was lost; NULL: it never was */
-    uint64_t acked;            /* last sample of what TCP has acknowledged */
+    struct press *waiting;         /* presses whose time runs */
+    struct press *unticked;        /* legacy: written, not acknowledged by TCP */
+    struct map *shown;             /* ids shown since the storage was lost; NULL: it never was */
+    uint64_t acked;                /* last sample of what TCP has acknowledged */
     uint64_t acked_seen, acked_ns; /* when it last moved */
     uint32_t chats_n, unticked_n, awake_place;
     uint16_t population;
@@ -84,7 +84,7 @@ struct population {
     uint32_t first, n; /* phones */
     uint32_t *awake;   /* phones in the foreground */
     uint32_t awake_n;
-    uint64_t surfaced_ns; /* last time anything did */
+    uint64_t surfaced_ns;  /* last time anything did */
     uint64_t nobody_awake; /* arrivals without anybody to type */
 };
 
@@ -170,9 +170,10 @@ void habits_stop(struct load_phone *p);
 void habit_kill(struct load_phone *p, bool mid_frame);
 void habit_network_change(struct load_phone *p);
 void habit_init(struct load_phone *p);
-void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent, struct slice body);
-void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent, struct slice body,
-                  uint64_t end_offset);
+void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent,
+                 struct slice body);
+void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent,
+                  struct slice body, uint64_t end_offset);
 /* What TCP has acknowledged is ticked; `broken`: the rest will never be. */
 void press_tick(struct load_phone *p, bool broken);
 void press_clear(struct load_phone *p);

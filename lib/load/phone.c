@@ -1,4 +1,5 @@
-/* One phone: its socket's events become the client's, the client's effects become socket calls, trace, diary, ledger. */
+/* One phone: its socket's events become the client's, the client's effects become socket calls, trace, diary,
+ * ledger. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,8 @@ void phone_simple(struct load_phone *p, enum client_event_type type)
 
 static void lane_end(struct load_phone *p, enum reason reason, uint64_t arg)
 {
-    phone_trace(p, true, (struct trace_event){.hop = HOP_SOCKET_CLOSE, .reason = (uint8_t)reason, .arg = arg});
+    phone_trace(p, true,
+                (struct trace_event){.hop = HOP_SOCKET_CLOSE, .reason = (uint8_t)reason, .arg = arg});
     p->lane = (struct trace_lane){0};
 }
 
@@ -174,7 +176,8 @@ static void cut_here(struct load_phone *p, const struct trace_event *sent)
     struct trace_event e = *sent;
     p->cut_next = false;
     phone_sample_acked(p);
-    l->cfg.world.cut(p->sock, l->out.data, l->out.len, 1 + rng_below(&p->rng, frame_bytes(l->out.len) - 1), &end);
+    l->cfg.world.cut(p->sock, l->out.data, l->out.len, 1 + rng_below(&p->rng, frame_bytes(l->out.len) - 1),
+                     &end);
     l->kills++;
     e.arg = whole;
     phone_trace(p, true, e);
@@ -192,9 +195,10 @@ static void sent_legacy(struct load_phone *p, const struct msg *m, int rc, uint6
     }
     ledger_gave_up(&l->ledger, &m->id);
     diary_gave_up(l->diary, p->client.user, &m->id, reason_text(REASON_SLOW));
-    phone_trace(p, false,
-                (struct trace_event){
-                    .hop = HOP_CLIENT_GIVE_UP, .id = m->id, .chat = m->chat, .reason = REASON_SLOW, .arg = 1});
+    phone_trace(
+        p, false,
+        (struct trace_event){
+            .hop = HOP_CLIENT_GIVE_UP, .id = m->id, .chat = m->chat, .reason = REASON_SLOW, .arg = 1});
     press_later(p, &m->id, m->chat, l->intent, m->body);
 }
 
@@ -321,7 +325,8 @@ static void on_surface(struct load_phone *p, const struct msg *m)
     if (m->from == p->client.user)
         return; /* an own message that came back with the log */
     struct membership *ms = membership_of(p, m->chat);
-    phone_trace(p, true, (struct trace_event){.hop = HOP_CLIENT_SURFACE, .id = m->id, .chat = m->chat, .arg = m->seq});
+    phone_trace(p, true,
+                (struct trace_event){.hop = HOP_CLIENT_SURFACE, .id = m->id, .chat = m->chat, .arg = m->seq});
     diary_surfaced(l->diary, l->io.now.wall_us, p->client.user, p->client.device, m);
     l->populations[p->population].surfaced_ns = l->io.now.mono_ns;
     if (!ms)
@@ -341,9 +346,10 @@ static void on_message_effect(struct load_phone *p, const struct client_effect *
 {
     const struct msg *m = e->m;
     enum hop hop = e->type == CLIENT_RECEIVED ? HOP_CLIENT_RECEIVE : HOP_CLIENT_DUPLICATE;
-    phone_trace(p, true,
-                (struct trace_event){
-                    .hop = (uint8_t)hop, .id = m->id, .chat = m->chat, .arg = m->seq, .reason = (uint8_t)e->reason});
+    phone_trace(
+        p, true,
+        (struct trace_event){
+            .hop = (uint8_t)hop, .id = m->id, .chat = m->chat, .arg = m->seq, .reason = (uint8_t)e->reason});
 }
 
 static void on_accepted(struct load_phone *p, const struct client_effect *e)
@@ -351,9 +357,10 @@ static void on_accepted(struct load_phone *p, const struct client_effect *e)
     struct load *l = p->load;
     ledger_accepted(&l->ledger, &e->id, l->io.now.mono_ns);
     diary_accepted(l->diary, l->io.now.wall_us, p->client.user, &e->id, e->chat, e->epoch, e->seq);
-    phone_trace(p, true,
-                (struct trace_event){
-                    .hop = HOP_CLIENT_ACCEPTED, .id = e->id, .chat = e->chat, .arg = e->seq, .attempt = e->attempt});
+    phone_trace(
+        p, true,
+        (struct trace_event){
+            .hop = HOP_CLIENT_ACCEPTED, .id = e->id, .chat = e->chat, .arg = e->seq, .attempt = e->attempt});
 }
 
 void phone_emit(void *arg, struct client *c, const struct client_effect *e)
@@ -376,18 +383,16 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         break;
     case CLIENT_SUBMITTED:
         on_new_id(p, e, false);
-        phone_trace(p, false,
-                    (struct trace_event){
-                        .hop = HOP_CLIENT_SUBMIT, .id = e->id, .chat = e->chat, .arg = e->intent});
+        phone_trace(
+            p, false,
+            (struct trace_event){.hop = HOP_CLIENT_SUBMIT, .id = e->id, .chat = e->chat, .arg = e->intent});
         break;
     case CLIENT_RESENT:
         on_resent(p, e);
         break;
     case CLIENT_FORGET:
-        diary_outbox(l->diary, &(struct outbox_row){.op = OUTBOX_FORGET,
-                                                    .user = c->user,
-                                                    .device = c->device,
-                                                    .id = e->id});
+        diary_outbox(l->diary, &(struct outbox_row){
+                                   .op = OUTBOX_FORGET, .user = c->user, .device = c->device, .id = e->id});
         break;
     case CLIENT_ACCEPTED:
         on_accepted(p, e);
@@ -407,8 +412,8 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         break;
     case CLIENT_ENDED:
         if (l->phase == PHASE_SETUP)
-            load_fail(l, ERR_UNAVAILABLE, "user %llu was turned away for good: %s (%d)", (unsigned long long)c->user,
-                      close_code_text(e->code), e->code);
+            load_fail(l, ERR_UNAVAILABLE, "user %llu was turned away for good: %s (%d)",
+                      (unsigned long long)c->user, close_code_text(e->code), e->code);
         break;
     case CLIENT_GAP:
         break;

@@ -36,7 +36,8 @@ static uint64_t lag_p99(const struct load *l)
 const char *load_doubt(const struct load *l)
 {
     if (lag_p99(l) > l->cfg.lag_max_ns / NS_PER_US)
-        return "the generator sent too late (p99 of its lag is above the limit): this machine is too slow for the load";
+        return "the generator sent too late (p99 of its lag is above the limit): this machine is too slow "
+               "for the load";
     if (l->stalls)
         return "the generator's loop stood still for more than 1 s: this machine is too slow for the load";
     return NULL;
@@ -71,18 +72,12 @@ static void one_population(const struct load *l, uint32_t i, struct buf *out)
     const struct {
         const char *name;
         uint64_t v;
-    } counts[] = {{"phones", l->populations[i].n},
-                  {"sent", c->sent},
-                  {"accepted", c->accepted},
-                  {"expected", c->expected},
-                  {"delivered", c->delivered},
-                  {"lost", c->expected - c->delivered},
-                  {"duplicates", c->duplicates},
-                  {"duplicates_seen", c->duplicates_seen},
-                  {"reordered", c->reordered},
-                  {"gave_up", c->gave_up},
-                  {"resends", c->resends},
-                  {"nobody_awake", l->populations[i].nobody_awake}};
+    } counts[] = {{"phones", l->populations[i].n}, {"sent", c->sent},
+                  {"accepted", c->accepted},       {"expected", c->expected},
+                  {"delivered", c->delivered},     {"lost", c->expected - c->delivered},
+                  {"duplicates", c->duplicates},   {"duplicates_seen", c->duplicates_seen},
+                  {"reordered", c->reordered},     {"gave_up", c->gave_up},
+                  {"resends", c->resends},         {"nobody_awake", l->populations[i].nobody_awake}};
     buf_json_str(out, l->populations_cfg[i].name, strlen(l->populations_cfg[i].name));
     for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
         buf_printf(out, "%s\"%s\":%" PRIu64, k ? "," : ":{", counts[k].name, counts[k].v);
@@ -135,12 +130,13 @@ static void cell(struct buf *b, uint64_t us)
 void load_report_text(const struct load *l, struct buf *out)
 {
     const char *doubt = load_doubt(l);
-    buf_printf(out, "%-16s %9s %9s %10s %10s %8s %6s %6s %8s %8s %8s %8s\n", "population", "sent", "accepted", "expected",
-               "delivered", "lost", "dup", "order", "p50 ms", "p95 ms", "p99 ms", "max ms");
+    buf_printf(out, "%-16s %9s %9s %10s %10s %8s %6s %6s %8s %8s %8s %8s\n", "population", "sent", "accepted",
+               "expected", "delivered", "lost", "dup", "order", "p50 ms", "p95 ms", "p99 ms", "max ms");
     for (uint32_t i = 0; i < l->cfg.populations_n; i++) {
         const struct ledger_counts *c = &l->ledger.counts[i];
         buf_printf(out,
-                   "%-16.47s %9" PRIu64 " %9" PRIu64 " %10" PRIu64 " %10" PRIu64 " %8" PRIu64 " %6" PRIu64 " %6" PRIu64,
+                   "%-16.47s %9" PRIu64 " %9" PRIu64 " %10" PRIu64 " %10" PRIu64 " %8" PRIu64 " %6" PRIu64
+                   " %6" PRIu64,
                    l->populations_cfg[i].name, c->sent, c->accepted, c->expected, c->delivered,
                    c->expected - c->delivered, c->duplicates, c->reordered);
         cell(out, hist_quantile(&c->latency_us, 5000));
@@ -155,8 +151,8 @@ void load_report_text(const struct load *l, struct buf *out)
                        "", c->gave_up, c->resends, c->duplicates_seen);
     }
     buf_printf(out,
-               "%u phones connected %" PRIu64 " times (%" PRIu64 " sockets killed, %" PRIu64 " network changes, %" PRIu64
-               " storages lost); generator's lag p99 ",
+               "%u phones connected %" PRIu64 " times (%" PRIu64 " sockets killed, %" PRIu64
+               " network changes, %" PRIu64 " storages lost); generator's lag p99 ",
                l->phones_n, l->connects, l->kills, l->network_changes, l->storage_losses);
     ms(out, lag_p99(l));
     buf_printf(out, " ms; %s\n",

@@ -88,15 +88,17 @@ static int parse_metric(struct load_threshold *t, const char **at, struct err_ct
         char *end;
         double q = isdigit((unsigned char)*p) ? strtod(p, &end) : -1;
         if (q < 0 || q > 100 || *end != ')')
-            return err_set(ctx, ERR_USAGE, "threshold '%s': a percentile is a number from 0 to 100: p(95)", t->text);
+            return err_set(ctx, ERR_USAGE, "threshold '%s': a percentile is a number from 0 to 100: p(95)",
+                           t->text);
         t->permyriad = (uint32_t)(q * 100 + 0.5);
         *at = end + 1;
         return 0;
     }
-    return err_set(ctx, ERR_USAGE,
-                   "threshold '%s': '%.*s' is no metric; there are p(Q), accept_p(Q), max, ratio, sent, accepted, "
-                   "expected, delivered, lost, duplicates, duplicates_seen, reordered, gave_up, resends",
-                   t->text, (int)(n ? n : strcspn(p, " ")), p);
+    return err_set(
+        ctx, ERR_USAGE,
+        "threshold '%s': '%.*s' is no metric; there are p(Q), accept_p(Q), max, ratio, sent, accepted, "
+        "expected, delivered, lost, duplicates, duplicates_seen, reordered, gave_up, resends",
+        t->text, (int)(n ? n : strcspn(p, " ")), p);
 }
 
 static int parse_number(struct load_threshold *t, const char *p, struct err_ctx *ctx)

@@ -1,5 +1,5 @@
-/* Deadlines of a world: a binary heap of timers that live inside their owners. Ties fire in no stated order, but in
- * the same one for the same calls. Must not know: clocks. */
+/* Deadlines of a world: a binary heap of timers that live inside their owners. Ties fire in no stated order,
+ * but in the same one for the same calls. Must not know: clocks. */
 #ifndef LOAD_TIMERS_H
 #define LOAD_TIMERS_H
 
