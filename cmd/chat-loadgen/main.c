@@ -57,6 +57,10 @@ static void report(void *arg, const struct load *l, bool interrupted)
     struct judge *j = arg;
     struct buf out = BUF_INIT(1u << 20);
     const char *doubt = load_doubt(l);
+    struct load_status st;
+    load_status(l, &st);
+    if (load_result(l, NULL) && !interrupted && !st.began) /* the error says it all */
+        return;
     if (opt_json(j->options))
         load_report_json(l, &out);
     else

@@ -5,7 +5,7 @@
 #include "cmd/chat-loadgen/tool.h"
 #include "core/client.h"
 
-static int one_population(struct load_population *out, const struct scenario *s, uint32_t i,
+static int one_population(struct load_population *out, const struct scenario *s, uint32_t i, bool plain,
                           struct err_ctx *err)
 {
     const struct scenario_population *p = &s->load[i];
@@ -36,7 +36,8 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     snprintf(out->name, sizeof out->name, "%s", p->name);
-    scenario_addresses(s, i, &out->first_address, &out->addresses);
+    if (!plain)
+        scenario_addresses(s, i, &out->first_address, &out->addresses);
     if (!out->addresses)
         out->first_address = 0;
     return 0;
@@ -62,49 +63,76 @@ static void client_faults(struct plan *p, struct load_config *c)
     c->faults = p->faults;
 }
 
+static void common(struct load_config *c, const struct opt_set *o)
+{
+    c->setup_ns = opt_u64(o, "setup");
+    c->drain_ns = opt_u64(o, "drain");
+    c->diary_sync = opt_flag(o, "journal-sync");
+}
+
 int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
 {
     struct scenario *s = &p->scenario;
     int rc = scenario_load(s, opt_operand(o, 0), opt_string(o, "variant"), err);
     for (uint32_t i = 0; i < s->load_n && !rc; i++) {
-        rc = one_population(&p->populations[i], s, i, err);
+        rc = one_population(&p->populations[i], s, i, opt_flag(o, "plain"), err);
         if (opt_given(o, "retries"))
             p->populations[i].retries = (uint32_t)opt_u64(o, "retries");
     }
     if (rc)
         return rc;
+    common(c, o);
     c->populations = p->populations;
     c->populations_n = s->load_n;
     c->seed = opt_given(o, "seed") ? opt_seed(o) : s->seed;
     c->duration_ns = s->duration;
-    c->drain_ns = s->drain;
+    if (!opt_given(o, "drain"))
+        c->drain_ns = s->drain;
+    c->lag_max_ns = s->send_lag_max;
     client_faults(p, c);
     return 0;
 }
 
 int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
 {
+    const char *transport = opt_string(o, "transport");
+    uint64_t sockets = opt_u64(o, "sockets"), size = opt_u64(o, "chat-size"), body = opt_u64(o, "body");
     uint8_t features;
     int rc = client_features_parse(&features, opt_string(o, "client"), err);
-    if (rc)
-        return err_set(err, ERR_USAGE, "--client: %s", err->text);
-    if (!strcmp(opt_string(o, "transport"), "mux"))
+    if (rc) {
+        err_prefix(err, "--client: ");
+        return ERR_USAGE;
+    }
+    if (!strcmp(transport, "mux"))
         return err_set(err, ERR_UNSUPPORTED, "--transport mux is not in this build; use --transport ws");
+    if (strcmp(transport, "ws"))
+        return err_set(err, ERR_USAGE, "--transport '%s': ws or mux is wanted", transport);
+    if (sockets < 2 || sockets > LOAD_PHONES_MAX)
+        return err_set(err, ERR_USAGE, "--sockets: 2 to %u phones are possible", LOAD_PHONES_MAX);
+    if (size < 2 || size > PROTO_USERS_MAX)
+        return err_set(err, ERR_USAGE, "--chat-size: 2 to %u members are possible", PROTO_USERS_MAX);
+    if (body < 1 || body > PROTO_BODY_MAX)
+        return err_set(err, ERR_USAGE, "--body: 1 to %u bytes are possible", PROTO_BODY_MAX);
     p->populations[0] = (struct load_population){.name = "flood",
                                                  .net = NET_ETHERNET,
-                                                 .clients = (uint32_t)opt_u64(o, "sockets"),
+                                                 .clients = (uint32_t)sockets,
                                                  .features = features,
                                                  .rate_per_1000s = opt_u64(o, "rate"),
-                                                 .chat_size = (uint32_t)opt_u64(o, "chat-size"),
+                                                 .chat_size = (uint32_t)size,
                                                  .chats_per_client = 1,
-                                                 .body_min = 20,
-                                                 .body_max = 200,
+                                                 .body_min = (uint32_t)(body / 10 ? body / 10 : 1),
+                                                 .body_max = (uint32_t)body,
+                                                 .texts = opt_string(o, "texts"),
                                                  .retries = 3,
                                                  .resync_window_ns = 1800 * NS_PER_S};
+    common(c, o);
     c->populations = p->populations;
     c->populations_n = 1;
     c->seed = opt_seed(o);
     c->duration_ns = opt_u64(o, "for");
-    c->drain_ns = 60 * NS_PER_S;
+    /* a server that was flooded before knows the chats of then, with other members: take fresh numbers,
+     * unless an earlier run's outboxes are to be emptied */
+    if (!c->diary)
+        c->first_chat = clock_wall_us();
     return 0;
 }

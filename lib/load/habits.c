@@ -4,6 +4,7 @@
 
 #include "load/load_impl.h"
 #include "netem/control.h"
+#include "util/log.h"
 
 static void after(struct load_phone *p, struct timer *t, uint64_t ns)
 {
@@ -119,7 +120,12 @@ void habit_network_change(struct load_phone *p)
     phone_simple(p, CLIENT_OFFLINE);
     if (p->sock) {
         phone_sample_acked(p);
-        l->cfg.world.vanish(p->sock);
+        if (l->cfg.world.vanish(p->sock) && !l->rude_ends_told) {
+            l->rude_ends_told = true;
+            log_warn(
+                "phones that change their network leave their sockets with a FIN: to leave silently takes "
+                "CAP_NET_ADMIN");
+        }
         phone_socket_over(p, REASON_NETWORK_CHANGED, 0);
     }
     if (l->populations_cfg[p->population].addresses)

@@ -22,8 +22,10 @@ void load_fail(struct load *l, int code, const char *fmt, ...)
 static void begin(struct load *l, enum load_phase phase)
 {
     static const char *const names[] = {"idle", "setup", "load", "drain", "end"};
+    bool never_began = phase == PHASE_END && !l->t0_ns;
     l->phase = phase;
-    l->cfg.world.phase(l->cfg.world.arg, names[phase]);
+    if (!never_began)
+        l->cfg.world.phase(l->cfg.world.arg, names[phase]);
 }
 
 static void end(struct load *l)
@@ -140,11 +142,12 @@ static void sweep_setup(struct load *l, uint64_t now)
         create_more(l);
     if (l->ready_n == l->phones_n && l->chats_done == l->chats_n)
         begin_load(l);
-    else if (now - l->setup_ns > l->cfg.setup_ns)
-        load_fail(l, ERR_UNAVAILABLE,
-                  "after %llu s %u of %u phones were connected and %u of %u chats made%s%s",
-                  (unsigned long long)(l->cfg.setup_ns / NS_PER_S), l->ready_n, l->phones_n, l->chats_done,
-                  l->chats_n, l->last_trouble.text[0] ? "; last trouble: " : "", l->last_trouble.text);
+    else if (now - l->setup_ns > l->cfg.setup_ns ||
+             (l->refused && !l->connects && now - l->setup_ns > REFUSED_NS))
+        load_fail(
+            l, ERR_UNAVAILABLE, "after %llu s %u of %u phones were connected and %u of %u chats made%s%s",
+            (unsigned long long)((now - l->setup_ns) / NS_PER_S), l->ready_n, l->phones_n, l->chats_done,
+            l->chats_n, l->last_trouble.text[0] ? "; last trouble: " : "", l->last_trouble.text);
 }
 
 /* ---- load ---- */

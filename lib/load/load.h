@@ -124,7 +124,8 @@ int load_result(const struct load *l, struct err_ctx *ctx);
 struct load_status {
     const char *phase;
     uint64_t phones, connected, chats, chats_ready, sent, delivered, expected, outboxes;
-    uint64_t elapsed_ns; /* since the load began */
+    bool began;          /* people talk, or did */
+    uint64_t elapsed_ns; /* since then */
 };
 void load_status(const struct load *l, struct load_status *s);
 

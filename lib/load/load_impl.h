@@ -13,7 +13,8 @@
 #define SWEEP_NS         (100 * NS_PER_MS)
 #define CONNECTS_MAX     200u /* new connections at once while all connect */
 #define FAULT_STREAM     (3u << 20)
-#define CREATES_MAX      100u /* chats being made at once */
+#define REFUSED_NS       (5 * NS_PER_S) /* nobody listens there */
+#define CREATES_MAX      100u           /* chats being made at once */
 #define CREATE_RETRY_NS  (5 * NS_PER_S)
 #define UNACKED_NS       (10 * NS_PER_S) /* as TCP_USER_TIMEOUT would */
 #define QUIET_NS         (3 * NS_PER_S)  /* a legacy population is drained when nothing came for so long */
@@ -123,7 +124,8 @@ struct load {
     const struct press *pressed;
     struct hist stall_us;
     uint64_t stalls, sweep_count;
-    bool drained, interrupted, rude_ends_told, exists_told;
+    bool drained, interrupted, rude_ends_told;
+    bool refused; /* the last connection that ended had been refused */
     int result;
     struct err_ctx why;
     struct err_ctx last_trouble; /* why the last connection failed, for the sentence of a setup that fails */

@@ -77,6 +77,7 @@ void load_opened(struct load_phone *p)
     struct trace_flow flow;
     p->lane = (struct trace_lane){.conn = ++l->conns, .net = (uint8_t)l->populations_cfg[p->population].net};
     l->connects++;
+    l->refused = false;
     l->cfg.world.flow(p->sock, &flow);
     flow.tcp_seq = 0;
     struct trace_event open = {
@@ -90,6 +91,7 @@ void load_closed(struct load_phone *p, int code, enum reason reason)
 {
     struct load *l = p->load;
     phone_socket_over(p, reason, (uint64_t)code);
+    l->refused = reason == REASON_REFUSED;
     if (l->phase == PHASE_SETUP)
         err_set(&l->last_trouble, ERR_UNAVAILABLE, "user %llu: %s%s%s", (unsigned long long)p->client.user,
                 reason_text(reason), code ? ": " : "", code ? close_code_text(code) : "");
@@ -145,7 +147,15 @@ static void do_connect(struct load_phone *p)
     struct err_ctx why = {0};
     if (!p->sock && !l->cfg.world.connect(l->cfg.world.arg, phone_address(p), p, &p->sock, &why))
         return;
-    l->last_trouble = why;
+    if (l->phase == PHASE_SETUP) { /* no address, no file, no route: waiting would not help */
+        uint32_t a = phone_address(p);
+        load_fail(
+            l, ERR_UNAVAILABLE, "user %llu cannot connect from %u.%u.%u.%u: %s%s",
+            (unsigned long long)p->client.user, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, why.text,
+            a ? "; a scenario's links exist only where chat-chaos or chat-netem makes them (--plain goes "
+                "without)"
+              : "");
+    }
     told_lost(p, REASON_REFUSED);
 }
 

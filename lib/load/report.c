@@ -12,6 +12,7 @@ void load_status(const struct load *l, struct load_status *s)
                               .chats = l->chats_n,
                               .chats_ready = l->chats_done,
                               .outboxes = l->outboxes};
+    s->began = l->t0_ns != 0;
     if (l->t0_ns)
         s->elapsed_ns = l->io.now.mono_ns - l->t0_ns;
     for (uint32_t i = 0; i < l->phones_n; i++)
