@@ -1,0 +1,278 @@
+/* Whole populations in virtual time: what they send, lose and find again, and what the ledger says of it. */
+#include <jansson.h>
+
+#include "tests/unit/load/world.h"
+
+static struct load_population people(const char *features)
+{
+    struct load_population p = {.name = "people",
+                                .net = NET_LTE,
+                                .clients = 12,
+                                .rate_per_1000s = 20000,
+                                .chat_size = 4,
+                                .chats_per_client = 2,
+                                .body_min = 1,
+                                .body_max = 200,
+                                .retries = 3,
+                                .resync_window_ns = 1800 * NS_PER_S};
+    assert_int_equal(client_features_parse(&p.features, features, NULL), 0);
+    return p;
+}
+
+static struct load_config config_of(const struct load_population *p)
+{
+    return (struct load_config){.populations = p,
+                                .populations_n = 1,
+                                .seed = 5,
+                                .duration_ns = 20 * NS_PER_S,
+                                .drain_ns = 60 * NS_PER_S};
+}
+
+static json_t *summary(const struct load *l)
+{
+    struct buf b = BUF_INIT(1 << 20);
+    load_report_json(l, &b);
+    json_t *o = json_loadb(b.data, b.len, JSON_REJECT_DUPLICATES, NULL);
+    buf_release(&b);
+    assert_non_null(o);
+    return o;
+}
+
+static json_int_t count(const struct load *l, const char *key)
+{
+    json_t *o = summary(l);
+    json_t *v = json_object_get(json_object_get(json_object_get(o, "load"), "people"), key);
+    if (!v)
+        v = json_object_get(json_object_get(o, "phones"), key);
+    assert_true(json_is_integer(v));
+    json_int_t n = json_integer_value(v);
+    json_decref(o);
+    return n;
+}
+
+static void assert_nothing_lost(const struct world *w)
+{
+    assert_int_equal(load_result(w->load, NULL), 0);
+    assert_true(count(w->load, "sent") > 200);
+    assert_int_equal(count(w->load, "accepted"), count(w->load, "sent"));
+    assert_int_equal(count(w->load, "delivered"), count(w->load, "expected"));
+    assert_int_equal(count(w->load, "duplicates"), 0);
+    assert_int_equal(count(w->load, "reordered"), 0);
+    assert_int_equal(count(w->load, "gave_up"), 0);
+}
+
+static void play(struct world *w, struct load_config *c)
+{
+    world_init(w, c);
+    assert_int_equal(load_new(&w->load, c, NULL), 0);
+    run(w);
+}
+
+static void test_quiet_population_sends_at_its_rate_and_everything_arrives(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    play(&w, &c);
+    assert_nothing_lost(&w);
+    assert_string_equal(w.phases, "setup load drain end ");
+    assert_in_range(count(w.load, "sent"), 340, 460); /* 20/s for 20 s: 3 standard deviations of Poisson */
+    assert_int_equal(count(w.load, "expected"), 3 * count(w.load, "sent"));
+    assert_int_equal(w.chats_n, 6);
+    assert_null(load_doubt(w.load));
+    struct load_threshold t;
+    struct buf value = BUF_INIT(100);
+    load_threshold_parse(&t, "p(99)<20", NULL);
+    assert_true(load_threshold_holds(w.load, &t, &value));
+    load_threshold_parse(&t, "p(1)>=10", NULL); /* two ways of 5 ms */
+    assert_true(load_threshold_holds(w.load, &t, &value));
+    buf_release(&value);
+    world_release(&w);
+}
+
+static void test_same_seed_plays_the_same(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    struct buf reports[2] = {BUF_INIT(1 << 20), BUF_INIT(1 << 20)};
+    p.habits.background_every = 5 * NS_PER_S;
+    for (int i = 0; i < 2; i++) {
+        play(&w, &c);
+        load_report_json(w.load, &reports[i]);
+        world_release(&w);
+    }
+    assert_string_equal(buf_cstr(&reports[0]), buf_cstr(&reports[1]));
+    buf_release(&reports[0]);
+    buf_release(&reports[1]);
+}
+
+static void test_reliable_phones_lose_nothing_whatever_happens_to_them(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    struct load_fault faults[] = {
+        {.at_ns = 3 * NS_PER_S, .what = LOAD_KILL_SOCKET, .share_ppm = 500000, .mid_frame = true},
+        {.at_ns = 6 * NS_PER_S, .what = LOAD_KILL_SOCKET, .share_ppm = 1000000},
+        {.at_ns = 9 * NS_PER_S, .what = LOAD_NETWORK_CHANGE, .share_ppm = 700000}};
+    p.habits = (struct load_habits){.background_every = 4 * NS_PER_S,
+                                    .background_for = NS_PER_S,
+                                    .kill_after = 500 * NS_PER_MS,
+                                    .network_change_every = 6 * NS_PER_S,
+                                    .network_change_gap = 100 * NS_PER_MS,
+                                    .resend_after = NS_PER_S,
+                                    .resend_share_ppm = 500000,
+                                    .storage_loss_ppm = 200000};
+    p.first_address = 0xC6120100u;
+    p.addresses = 12 * LOAD_ADDRESS_STRIDE;
+    c.faults = faults;
+    c.faults_n = 3;
+    play(&w, &c);
+    assert_nothing_lost(&w);
+    assert_true(count(w.load, "kills") >= 12);
+    assert_true(count(w.load, "network_changes") > 10);
+    assert_int_equal(w.detached, count(w.load, "network_changes"));
+    assert_true(count(w.load, "storage_losses") > 3);
+    /* a phone moves within its own addresses */
+    for (size_t i = 0; i < w.sockets_n; i++)
+        if (w.sockets[i]->user)
+            assert_int_equal((w.sockets[i]->source - p.first_address) / LOAD_ADDRESS_STRIDE,
+                             w.sockets[i]->user - LOAD_FIRST_USER);
+    world_release(&w);
+}
+
+static void test_lost_answers_are_asked_for_again_and_double_nothing(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    world_init(&w, &c);
+    w.drop_accepted = 10;
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    assert_nothing_lost(&w);
+    world_release(&w);
+}
+
+static void test_legacy_phones_lose_what_the_same_life_brings(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("legacy");
+    struct load_config c = config_of(&p);
+    p.habits = (struct load_habits){.background_every = 4 * NS_PER_S,
+                                    .background_for = NS_PER_S,
+                                    .kill_after = 500 * NS_PER_MS,
+                                    .network_change_every = 6 * NS_PER_S,
+                                    .network_change_gap = 300 * NS_PER_MS,
+                                    .resend_after = NS_PER_S,
+                                    .resend_share_ppm = 1000000};
+    world_init(&w, &c);
+    w.forgetful = true;
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    assert_int_equal(load_result(w.load, NULL), 0);
+    assert_true(count(w.load, "lost") > 20);
+    assert_true(count(w.load, "gave_up") > 0);
+    assert_true(count(w.load, "resends") > 0);
+    assert_int_equal(count(w.load, "duplicates"), 0);
+    assert_true(w.now.mono_ns < (1000 + 20 + 20) * NS_PER_S); /* it knows when nothing comes any more */
+    world_release(&w);
+}
+
+static void test_stalled_generator_shows_in_the_latency_and_casts_doubt(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    world_init(&w, &c);
+    w.stall_at = w.now.mono_ns + 5 * NS_PER_S;
+    w.stall_ns = 3 * NS_PER_S;
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    assert_nothing_lost(&w);
+    assert_non_null(load_doubt(w.load));
+    struct load_threshold t;
+    struct buf value = BUF_INIT(100);
+    load_threshold_parse(&t, "p(99)>1s", NULL);
+    assert_true(load_threshold_holds(w.load, &t, &value));
+    buf_release(&value);
+    world_release(&w);
+}
+
+static void test_setup_without_addresses_fails_with_a_sentence(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct err_ctx ctx = {0};
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    world_init(&w, &c);
+    w.connects_failing = 1;
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    assert_int_equal(load_result(w.load, &ctx), ERR_UNAVAILABLE);
+    assert_non_null(strstr(ctx.text, "no such address"));
+    assert_string_equal(w.phases, "setup ");
+    world_release(&w);
+}
+
+static void test_interrupt_sums_up_what_was_done(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    world_init(&w, &c);
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    load_start(w.load);
+    load_interrupt(w.load);
+    assert_true(load_ended(w.load));
+    assert_int_equal(load_result(w.load, NULL), ERR_INTERRUPTED);
+    assert_int_equal(count(w.load, "sent"), 0);
+    world_release(&w);
+}
+
+static void test_impossible_populations_are_refused(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load *l;
+    struct err_ctx ctx;
+    struct load_population good = people("reliable"), bad[] = {good, good, good, good, good};
+    bad[0].clients = 0;
+    bad[1].chat_size = 1;
+    bad[2].body_min = 300;
+    bad[3].addresses = 12;
+    bad[4].texts = "/no/such/file";
+    for (int i = 0; i < 5; i++) {
+        struct load_config c = config_of(&bad[i]);
+        world_init(&w, &c);
+        ctx.text[0] = 0;
+        assert_true(load_new(&l, &c, &ctx) < 0);
+        assert_true(ctx.text[0]);
+        world_release(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_quiet_population_sends_at_its_rate_and_everything_arrives),
+        cmocka_unit_test(test_same_seed_plays_the_same),
+        cmocka_unit_test(test_reliable_phones_lose_nothing_whatever_happens_to_them),
+        cmocka_unit_test(test_lost_answers_are_asked_for_again_and_double_nothing),
+        cmocka_unit_test(test_legacy_phones_lose_what_the_same_life_brings),
+        cmocka_unit_test(test_stalled_generator_shows_in_the_latency_and_casts_doubt),
+        cmocka_unit_test(test_setup_without_addresses_fails_with_a_sentence),
+        cmocka_unit_test(test_interrupt_sums_up_what_was_done),
+        cmocka_unit_test(test_impossible_populations_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
