@@ -86,8 +86,8 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
 {
     struct load l = {s, ctx, 0};
     struct row_key from, to;
-    uint64_t format;
-    bool there, counted;
+    uint64_t format = 0;
+    bool there = false, counted = false;
     struct kv_bytes all = {NULL, 0};
     int rc = meta_u64(s, "format", &format, &there, ctx);
     if (rc == 0 && there && format != STORE_FORMAT)

@@ -33,14 +33,14 @@ static struct entry entries[STORE_BATCH_MAX];
 static struct bare_row rows[STORE_BATCH_MAX];
 static uint8_t msg_val[ROW_MSG_FIXED + 4 + BODY + ROW_CHECK], dedup_val[ROW_DEDUP_BYTES];
 
-static void die(const char *what)
+static inline void die(const char *what)
 {
     fprintf(stderr, "bench: %s\n", what);
     exit(70);
 }
 
 /* The same entries for both sides: senders and chats at random, ids in the order of time. */
-static void make_batch(struct side *s, struct rng *r, size_t n, uint64_t ms)
+static inline void make_batch(struct side *s, struct rng *r, size_t n, uint64_t ms)
 {
     for (size_t i = 0; i < n; i++) {
         uint64_t chat = 1 + rng_below(r, CHATS);
@@ -59,7 +59,7 @@ static void make_batch(struct side *s, struct rng *r, size_t n, uint64_t ms)
     }
 }
 
-static void lay_out(struct side *s, size_t n)
+static inline void lay_out(struct side *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         struct row_key k;
@@ -79,7 +79,7 @@ struct bare {
     rocksdb_writebatch_t *wb;
 };
 
-static void bare_open(struct bare *b, const char *dir)
+static inline void bare_open(struct bare *b, const char *dir)
 {
     struct rocksdb_tuning t;
     char *err = NULL;
@@ -94,7 +94,7 @@ static void bare_open(struct bare *b, const char *dir)
     b->wb = rocksdb_writebatch_create();
 }
 
-static void bare_close(struct bare *b)
+static inline void bare_close(struct bare *b)
 {
     rocksdb_writebatch_destroy(b->wb);
     rocksdb_writeoptions_destroy(b->wo);
@@ -103,7 +103,7 @@ static void bare_close(struct bare *b)
     rocksdb_close(b->db);
 }
 
-static void bare_commit(struct bare *b, size_t n)
+static inline void bare_commit(struct bare *b, size_t n)
 {
     char *err = NULL;
     rocksdb_writebatch_clear(b->wb);
@@ -124,7 +124,7 @@ static void bare_commit(struct bare *b, size_t n)
 }
 
 /* Bodies that do not compress; once, before anything else. */
-static void make_bodies(void)
+static inline void make_bodies(void)
 {
     struct rng r;
     rng_seed(&r, 1);

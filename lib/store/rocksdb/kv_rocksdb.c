@@ -189,9 +189,10 @@ static int rdb_scan(struct kv *kv, enum kv_family f, struct kv_bytes from, struc
     if (to.n)
         rocksdb_readoptions_set_iterate_upper_bound(ro, to.p, to.n);
     rocksdb_iterator_t *it = rocksdb_create_iterator_cf(r->db, ro, r->family[f]);
+    void (*first)(rocksdb_iterator_t *) = reverse ? rocksdb_iter_seek_to_last : rocksdb_iter_seek_to_first;
+    void (*next)(rocksdb_iterator_t *) = reverse ? rocksdb_iter_prev : rocksdb_iter_next;
     /* the bounds of the read options keep it inside [from, to) */
-    for (reverse ? rocksdb_iter_seek_to_last(it) : rocksdb_iter_seek_to_first(it); rocksdb_iter_valid(it);
-         reverse ? rocksdb_iter_prev(it) : rocksdb_iter_next(it)) {
+    for (first(it); rocksdb_iter_valid(it); next(it)) {
         struct kv_bytes key, val;
         key.p = rocksdb_iter_key(it, &key.n);
         val.p = rocksdb_iter_value(it, &val.n);

@@ -375,6 +375,50 @@ static void test_after_a_failed_fsync_only_reopening_helps(void **state)
     assert_false(store_epoch_is_new(f->s));
 }
 
+/* Each write of a little life fails in turn, in each way a write can: nothing acknowledged is missing after
+ * the power cut, nothing is there in part, and the life goes on. */
+static void test_each_write_fails_in_turn(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t acked = 0;
+    for (unsigned at = 0; at < 12; at++)
+        for (int how = 0; how < 3; how++) {
+            kv_mem_fail(f->mem, at, how == 0 ? ERR_FULL : ERR_IO, how == 2);
+            for (int i = 0; i < 12; i++) {
+                struct cursor c = {17, 7, 1, store_epoch(f->s), acked, acked};
+                struct store_batch lazy = {.cursors = &c, .cursors_n = 1};
+                int rc = i % 3 == 2 ? store_commit(f->s, &lazy, NULL) : commit_one(f->s, 17, acked + 1);
+                acked += rc == 0 && i % 3 != 2;
+                if (rc == ERR_IO) /* it stays refused, whatever is tried */
+                    assert_int_equal(commit_one(f->s, 17, acked + 1), ERR_IO);
+                else if (rc)
+                    assert_int_equal(rc, ERR_FULL);
+            }
+            store_drop(f->s);
+            kv_mem_crash(f->mem);
+            open_store(f);
+            assert_int_equal(store_commit_index(f->s), acked);
+            got.n = 0;
+            assert_int_equal(store_scan(f->s, collect, NULL, NULL), 0);
+            assert_int_equal(got.n, acked);
+        }
+}
+
+static void test_open_on_a_failing_disk_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct store_config c = {.url = "mem:", .now_us = T0, .random = 78};
+    struct store *s;
+    commit_range(f->s, 5, 17, 1, 3);
+    store_drop(f->s);
+    kv_mem_fail(f->mem, 0, ERR_IO, true);
+    assert_int_equal(store_open_on(&s, f->mem, &c, NULL), ERR_IO);
+    kv_mem_crash(f->mem);
+    open_store(f);
+    assert_int_equal(store_epoch(f->s), 77);
+    assert_int_equal(store_commit_index(f->s), 3);
+}
+
 #define MEM(t)     cmocka_unit_test_setup_teardown(t, setup_mem, teardown)
 #define ROCKSDB(t) cmocka_unit_test_setup_teardown(t, setup_rocksdb, teardown)
 #define BOTH(t)    MEM(t), ROCKSDB(t)
@@ -395,6 +439,8 @@ int main(void)
         MEM(test_damaged_row_is_named),
         MEM(test_full_store_refuses_and_goes_on),
         MEM(test_after_a_failed_fsync_only_reopening_helps),
+        MEM(test_each_write_fails_in_turn),
+        MEM(test_open_on_a_failing_disk_is_an_error),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }
