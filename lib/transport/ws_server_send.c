@@ -190,7 +190,7 @@ static void turn_of(struct ws_server *s, uint64_t start)
         return;
     s->holding = true;
     s->held_turn = s->turn;
-    s->held_until_ns = end + (cost < WS_TURN_NS_MAX ? cost : WS_TURN_NS_MAX);
+    s->held_until_ns = end + (cost / 2 < WS_TURN_NS_MAX ? cost / 2 : WS_TURN_NS_MAX);
 }
 
 /* Each dirty connection sends one frame of all that is pending. Writing to many sockets is dear (7 us each),

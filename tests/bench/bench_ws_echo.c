@@ -217,7 +217,21 @@ static double generate(int port)
     return (double)echoes * 1e9 / (double)(clock_mono_ns() - began);
 }
 
-static double measure(void (*serve)(int port_pipe))
+static long resident_kb(pid_t pid)
+{
+    char path[64], line[256];
+    long kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "VmRSS: %ld", &kb);
+    if (f)
+        fclose(f);
+    return kb;
+}
+
+/* *kb: how much the server grew by the connections and the load. */
+static double measure(void (*serve)(int port_pipe), long *kb)
 {
     int ports[2], rates[2], port;
     double rate;
@@ -230,6 +244,7 @@ static double measure(void (*serve)(int port_pipe))
     }
     if (read(ports[0], &port, sizeof port) != sizeof port)
         die("server");
+    long before = resident_kb(server);
     pid_t generator = fork();
     if (generator == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -239,6 +254,7 @@ static double measure(void (*serve)(int port_pipe))
     close(rates[1]);
     if (read(rates[0], &rate, sizeof rate) != sizeof rate)
         die("generator");
+    *kb = resident_kb(server) - before;
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
     waitpid(generator, NULL, 0);
@@ -251,13 +267,16 @@ static double measure(void (*serve)(int port_pipe))
 int main(void)
 {
     double ours[3], bare[3];
+    long kb;
     signal(SIGPIPE, SIG_IGN);
     for (int i = 0; i < 3; i++) {
-        bare[i] = measure(serve_bare);
-        ours[i] = measure(serve_ours);
+        bare[i] = measure(serve_bare, &kb);
+        ours[i] = measure(serve_ours, &kb);
         printf("round %d: bare epoll %.0f echoes/s, ws_server %.0f echoes/s\n", i + 1, bare[i], ours[i]);
     }
     double o = ours[0] + ours[1] + ours[2], b = bare[0] + bare[1] + bare[2];
+    long each = kb * 1024 / CONNS;
+    printf("BENCH ws_conn_bytes %ld B budget 3072 %s\n", each, each <= 3072 ? "ok" : "MISSED");
     printf("BENCH ws_echo_1000 %.0f echoes/s ratio %.2f\n", o / 3, o / b);
     return 0;
 }

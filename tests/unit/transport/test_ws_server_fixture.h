@@ -355,7 +355,7 @@ static bool client_take(struct client *c, int *first, char *out, size_t cap, siz
 HELPER int client_expect(struct client *c, char *out, size_t cap, size_t *len)
 {
     int first = -1;
-    size_t n;
+    size_t n = 0;
     WAIT(client_take(c, &first, out, cap, &n) || (client_read(c), 0) || c->eof || c->err);
     if (len)
         *len = n;
