@@ -57,7 +57,7 @@ static int start_links(struct chaos *c, struct err_ctx *ctx)
 {
     struct tun_group groups[SCENARIO_POPULATIONS_MAX] = {0};
     char trace_dir[600];
-    struct tun_config config = {.groups = groups, .seed = c->s.seed, .trace_dir = trace_dir};
+    struct tun_config config = {.groups = groups, .seed = c->s.seed, .trace_dir = trace_dir, .calm = true};
     chaos_path(c, trace_dir, sizeof trace_dir, "trace");
     for (uint32_t i = 0; i < c->s.load_n; i++) {
         const struct scenario_population *p = &c->s.load[i];
@@ -112,6 +112,9 @@ static int start(struct world *w, const struct scenario *s, struct err_ctx *ctx)
             rc = err_set(ctx, ERR_TIMEOUT, "chat-loadgen had not begun after %.0f s: %s",
                          (double)READY_NS / 1e9, c->last_line);
     }
+    if (rc)
+        return rc;
+    rc = c->tun ? tun_world_begin(c->tun, ctx) : 0;
     if (rc)
         return rc;
     c->t0 = clock_mono_ns();

@@ -43,7 +43,7 @@ struct shuttle {
     struct link_nat nat;
     struct trace *trace;
     struct trace_writer *writer;
-    bool stop, orphaned;
+    bool stop, orphaned, calm;
 };
 
 /* Counters are read by the owner meanwhile; this process alone writes them. */
@@ -98,7 +98,7 @@ static void trace_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
  * blackouts are traced late. */
 static void watch_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
-    if (!s->writer)
+    if (!s->writer || s->calm)
         return;
     trace_state(s, r, now_ns);
     uint64_t next = link_state_until(&r->link, now_ns);
@@ -236,6 +236,8 @@ static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint3
         return false;
     }
     struct link_verdict v = fate(s, r, dir, &p, len, now_ns);
+    if (s->calm) /* the NAT has seen it, nothing happens to it */
+        v = (struct link_verdict){0};
     if (!v.reason && v.deliver_ns <= now_ns && !r->held) {
         deliver(s, r, dir, &p, at, len, now_ns);
         return false;
@@ -288,6 +290,21 @@ static void black_out(struct shuttle *s, uint32_t group, uint64_t ns)
     }
 }
 
+/* What was set up in the calm goes on: its NAT mappings are those of the fresh links' first era. */
+static void begin(struct shuttle *s)
+{
+    uint64_t now_ns = clock_mono_ns();
+    s->calm = false;
+    for (uint32_t i = 0; i < RADIOS; i++) {
+        struct radio *r = &s->radios[i];
+        if (!r->live)
+            continue;
+        link_init(&r->link, &s->c->groups[r->group].profile, s->c->seed, NETEM_NEAR_NET + i, now_ns);
+        r->timer_ns = UINT64_MAX;
+        watch_state(s, r, now_ns);
+    }
+}
+
 static void answer(struct shuttle *s, int rc, const char *text)
 {
     struct shuttle_answer a = {.rc = rc};
@@ -303,6 +320,9 @@ static void take_control(struct shuttle *s)
         return;
     if (n != sizeof o) {
         s->stop = s->orphaned = true;
+    } else if (o.op == SHUTTLE_BEGIN) {
+        begin(s);
+        answer(s, 0, "");
     } else if (o.op == SHUTTLE_BLACKOUT) {
         black_out(s, o.group, o.ns);
         answer(s, 0, "");
@@ -393,6 +413,7 @@ void shuttle_run(const struct shuttle_config *c)
     static struct shuttle s; /* the group table alone is 2 kB; one per process */
     struct err_ctx ctx = {0};
     s.c = c;
+    s.calm = c->calm;
     set_signals();
     prctl(PR_SET_NAME, "netem-shuttle");
     prctl(PR_SET_TIMERSLACK, 1000ul); /* 1 us instead of 50: packets arrive on time */

@@ -8,7 +8,7 @@
 
 /* Orders on the control socket (SOCK_SEQPACKET), each answered by a struct shuttle_answer; the shuttle sends
  * the first answer by itself when it is ready. End of file means that the owner died. */
-enum shuttle_op { SHUTTLE_BLACKOUT = 1, SHUTTLE_STOP = 2 };
+enum shuttle_op { SHUTTLE_BLACKOUT = 1, SHUTTLE_STOP = 2, SHUTTLE_BEGIN = 3 };
 struct shuttle_order {
     uint32_t op, group; /* group UINT32_MAX: all */
     uint64_t ns;
@@ -23,6 +23,7 @@ struct shuttle_config {
     uint32_t groups_n;
     uint64_t seed;
     const char *trace_dir;
+    bool calm; /* pass everything at once until SHUTTLE_BEGIN */
     struct tun_stats *stats; /* shared with the owner: one per group, and one for packets of no group */
     int tun_fd[2];           /* near, far */
     int ns_fd[2];

@@ -84,6 +84,7 @@ static void become_shuttle(struct tun_world *w, const struct tun_config *c, int 
                                 .groups_n = w->groups_n,
                                 .seed = c->seed,
                                 .trace_dir = c->trace_dir,
+                                .calm = c->calm,
                                 .stats = w->stats,
                                 .tun_fd = {w->near.tun_fd, w->far.tun_fd},
                                 .ns_fd = {w->near.ns_fd, w->far.ns_fd},
@@ -249,6 +250,14 @@ static int find_group(const struct tun_world *w, const char *name, uint32_t *ind
             return 0;
         }
     return ERR_NOTFOUND;
+}
+
+int tun_world_begin(struct tun_world *w, struct err_ctx *ctx)
+{
+    struct shuttle_order o = {.op = SHUTTLE_BEGIN};
+    if (send(w->control_fd, &o, sizeof o, MSG_NOSIGNAL) < 0)
+        return err_errno(ctx, "link");
+    return await_answer(w, ctx);
 }
 
 int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx)

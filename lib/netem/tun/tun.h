@@ -34,6 +34,7 @@ struct tun_config {
     uint32_t groups_n;
     uint64_t seed;
     const char *trace_dir; /* NULL: none */
+    bool calm;             /* links are perfect until tun_world_begin: for setting up what is then tried */
 };
 
 struct tun_world;
@@ -46,6 +47,8 @@ int tun_world_start(struct tun_world **out, const struct tun_config *c, struct e
  * CHAT_NETEM_PEER. */
 int tun_world_spawn(struct tun_world *w, bool near, char *const argv[], int out_fd, int err_fd,
                     bool inherit_stdin, pid_t *pid, struct err_ctx *ctx);
+/* The links become what their profiles say. Only after a calm start. */
+int tun_world_begin(struct tun_world *w, struct err_ctx *ctx);
 /* Live fault: everything of group `name` ("*": all) is dropped from now for `ns` (reason BLACKOUT). */
 int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx);
 
