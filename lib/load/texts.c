@@ -117,9 +117,12 @@ int texts_init(struct texts *t, const char *path, struct err_ctx *ctx)
         rc = err_errno(ctx, "%s", path);
     else if (n > TEXTS_FILE_MAX)
         rc = err_set(ctx, ERR_LIMIT, "%s: larger than %u bytes", path, TEXTS_FILE_MAX);
-    else
-        rc = split(t, path, n, ctx);
     fclose(f);
+    if (!rc) {
+        char *fit = realloc(t->data, n + 1);
+        t->data = fit ? fit : t->data;
+        rc = split(t, path, n, ctx);
+    }
     if (rc)
         texts_release(t);
     return rc;
