@@ -184,7 +184,8 @@ void ws_arm_deadline(struct ws_server *s)
             uint64_t t = link_owner(lists[i]->next, struct ws_conn, deadline)->deadline_ns;
             next = t < next ? t : next;
         }
-    if (next == UINT64_MAX || ev_is_active(&s->deadline_timer))
+    ev_timer_stop(s->cfg.loop, &s->deadline_timer);
+    if (next == UINT64_MAX)
         return;
     ev_now_update(s->cfg.loop);
     ev_timer_set(&s->deadline_timer, next > now ? (double)(next - now) * 1e-9 + 1e-3 : 0, 0);

@@ -194,6 +194,7 @@ void ws_conn_say_bye(struct ws_conn *c, int code)
     char sink[4096];
     if (c->state != CONN_OPEN && c->state != CONN_CLOSING)
         return;
+    c->state = CONN_CLOSING; /* nothing more is queued */
     while (c->head && !c->blocked && c->state != CONN_DEAD)
         ws_flush(c);
     if (c->blocked || c->state == CONN_DEAD)

@@ -258,9 +258,12 @@ static void test_our_close_flushes_first(void **state)
 static void test_close_of_a_peer_that_does_not_read_is_cut(void **state)
 {
     (void)state;
-    static char big[60001];
-    struct client *c = client_ws();
+    static char big[60001], asking[] = "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct client *c = client_ws(), *other = client_new();
     struct peer *p = &fx.peers[0];
+    fx.http_later = true; /* another deadline, further away, must not hide this one */
+    client_write(other, asking, sizeof asking - 1);
+    WAIT(fx.http_seen == 1);
     memset(big, 'z', sizeof big - 1);
     while (send_text(p, big, 0) == 0)
         for (int i = 0; i < 3; i++)
@@ -271,6 +274,7 @@ static void test_close_of_a_peer_that_does_not_read_is_cut(void **state)
     assert_true(clock_mono_ns() - start > 4 * NS_PER_S);
     assert_int_equal(p->close_code, 4000);
     client_free(c);
+    client_free(other);
 }
 
 static void test_abort_resets_without_a_close_frame(void **state)
