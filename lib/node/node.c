@@ -124,7 +124,7 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
         return err_set(ctx, ERR_NOMEM, "no memory for the lineage");
     memcpy(n->lineage, list, count * sizeof *list);
     n->lineage_n = count;
-    n->accept.seq_floor = count ? (uint64_t)(count - 1) << 32 : 0;
+    n->accept.seq_floor = store_next_seq(s, NULL);
     struct loading l = {.n = n};
     struct store_load load = {.head = load_head, .member = load_member, .arg = &l};
     int rc = store_load(s, &load, ctx);

@@ -7,6 +7,8 @@
 #include "util/clock.h"
 #include "util/log.h"
 
+#define SWEEP_MARKS 60 /* old ids go once a minute of commits */
+
 /* A ring of pointers that grows. */
 struct queue {
     void **at;
@@ -65,6 +67,7 @@ static void *commit_main(void *arg)
     struct store_threads *t = arg;
     uint64_t marked = clock_mono_ns();
     bool unmarked = false;
+    uint64_t marks = 0;
     pthread_mutex_lock(&t->lock);
     for (;;) {
         while (!t->commit && !t->stopping) {
@@ -94,6 +97,8 @@ static void *commit_main(void *arg)
         }
         if (unmarked && clock_mono_ns() - marked >= NS_PER_S) {
             mark(t);
+            if (++marks % SWEEP_MARKS == 0 && store_dedup_sweep(t->store, clock_wall_us(), 1000, NULL) < 0)
+                log_warn("ids older than the window could not be swept");
             marked = clock_mono_ns();
             unmarked = false;
         }
