@@ -121,6 +121,28 @@ static uint32_t drop_under(const struct story *s, const struct lane *client, con
     return found;
 }
 
+struct delivery {
+    const struct trace_run *r;
+    uint64_t since_ns;
+    bool found;
+};
+
+static void note_delivery(void *arg, uint32_t rec)
+{
+    struct delivery *d = arg;
+    d->found |= d->r->event[rec].hop == HOP_LINK_DELIVER && d->r->event[rec].ts_ns >= d->since_ns;
+}
+
+/* Did the link bring this byte to the phone on this connection? With the SYN's record missing an earlier
+ * connection of the same 4-tuple would be measured: its packets all lie before this one opened. */
+static bool byte_delivered(const struct story *s, const struct lane *client, const struct lane *server,
+                           uint64_t end)
+{
+    struct delivery d = {s->r, server->start_ns, false};
+    link_packets(s->r, client, server, true, end - 1, end, note_delivery, &d);
+    return d.found;
+}
+
 static bool retrying(const struct story *s)
 {
     return s->outbox || s->attempts_max > 1;
@@ -242,8 +264,8 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         return;
     }
     p->net = client->net;
-    if (client->close == TRACE_NONE) {
-        unknown(p, "the phone's connection has no end on record");
+    if (client->close == TRACE_NONE || e->ts_ns + SKEW_NS < client->start_ns) {
+        unknown(p, "the phone's end of that connection is not whole on record");
         return;
     }
     const struct trace_event *close = event(s, client->close);
@@ -274,7 +296,7 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
     }
     uint64_t reached = 0;
     bool seen = link_reached(s->r, client, server, true, &reached);
-    if (seen && reached >= e->arg) {
+    if (seen && reached >= e->arg && byte_delivered(s, client, server, e->arg)) {
         settle(p, VERDICT_LOST_IN_CLIENT, close->reason, "the phone had its bytes, the app never read them");
         return;
     }
@@ -286,7 +308,7 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         settle(p, VERDICT_LOST_IN_CLIENT, close->reason, "no link in between; the app never read it");
         return;
     }
-    if (!seen && client->flow != TRACE_NONE) {
+    if (client->flow != TRACE_NONE && (!seen || reached >= e->arg)) {
         unknown(p, "where the connection's stream began is not on record");
         return;
     }

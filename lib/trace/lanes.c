@@ -118,7 +118,10 @@ static uint64_t distance(const struct trace_run *r, const struct end *a, const s
     const struct lane *cl = &r->index->lane[c->lane], *sl = &r->index->lane[s->lane];
     if (s->ns > c->ns + HANDSHAKE_NS || c->ns > s->ns + HANDSHAKE_NS)
         return UINT64_MAX;
-    if ((cl->close != TRACE_NONE && s->ns > cl->end_ns + AFTER_CLOSE_NS) ||
+    /* where phones' records are missing, a later connection of the same 4-tuple may be the one that opened it
+     */
+    uint64_t after = r->complete[TRACE_SIDE_LOAD] ? AFTER_CLOSE_NS : 0;
+    if ((cl->close != TRACE_NONE && s->ns > cl->end_ns + after) ||
         (sl->close != TRACE_NONE && c->ns > sl->end_ns))
         return UINT64_MAX;
     if (cl->user && sl->user && cl->user != sl->user)

@@ -32,6 +32,7 @@ struct tale {
     struct rng rng;
     uint32_t next_conn;
     bool durable, one_push, one_send, outbox;
+    bool reuse_ports; /* a user's connections all have the same 4-tuple */
 };
 
 /* One connection: a lane at each end and a flow on the link. */
@@ -88,9 +89,9 @@ static void tell_client(struct tale *t, struct wire *w, struct trace_event e)
 static void packet(struct tale *t, struct wire *w, bool down, uint64_t offset, uint64_t bytes, uint8_t flags,
                    enum reason drop)
 {
-    struct trace_flow f = {w->ip, SERVER_IP, w->port, 8080, 1000 + (uint32_t)offset};
+    struct trace_flow f = {w->ip, SERVER_IP, w->port, 8080, 1000 + w->conn * 100000 + (uint32_t)offset};
     if (down)
-        f = (struct trace_flow){SERVER_IP, w->ip, 8080, w->port, 5000 + (uint32_t)offset};
+        f = (struct trace_flow){SERVER_IP, w->ip, 8080, w->port, 5000 + w->conn * 100000 + (uint32_t)offset};
     struct trace_event e = {.user = w->ip,
                             .arg = bytes,
                             .hop = drop ? HOP_LINK_DROP : HOP_LINK_DELIVER,
@@ -103,7 +104,7 @@ static void packet(struct tale *t, struct wire *w, bool down, uint64_t offset, u
 static struct wire wire_open(struct tale *t, uint64_t user, enum net net)
 {
     struct wire w = {.user = user, .ip = 0xC6120000u + (uint32_t)user, .conn = ++t->next_conn};
-    w.port = (uint16_t)(2000 + w.conn);
+    w.port = (uint16_t)(2000 + (t->reuse_ports ? user % 1000 : w.conn));
     w.client_open = w.server_open = true;
     packet(t, &w, false, 0, 0, TRACE_FLAG_SYN, 0);
     packet(t, &w, true, 0, 0, TRACE_FLAG_SYN, 0);
@@ -233,7 +234,7 @@ static void shown(struct tale *t, struct wire *w, struct id id, uint64_t chat, u
 }
 
 /* `keep`: 0..1,000,000 ppm of the records are kept; the headers still count all of them. */
-static void tale_load(struct tale *t, uint32_t keep_ppm, uint64_t seed, struct trace_run *r)
+static inline void tale_load(struct tale *t, uint32_t keep_ppm, uint64_t seed, struct trace_run *r)
 {
     struct trace_memory parts[PARTS];
     struct trace_event *left[PARTS];
