@@ -10,7 +10,8 @@
  * Incoming: text only (binary: close 1003), valid UTF-8 (1007), at most frame_max (1009). Handshakes without
  * the subprotocol get 400, beyond conns_max 503. Neither this nor libwebsockets pings or gives an idle peer
  * up: a half-open connection lives until its owner, or the kernel's own TCP timeouts, end it.
- * permessage-deflate is off.
+ * permessage-deflate is off. A connection without a whole request is closed after 30 s, an idle HTTP one
+ * after 60.
  *
  * Measured on 2 cores, 1000 loopback connections, one message each under way: 0.77 of the rate of a bare
  * epoll server; 2.8 KB resident per connection, libwebsockets included.
