@@ -275,7 +275,12 @@ static void watch_tcp(struct load *l, struct load_phone *p, uint64_t now)
 {
     if (!p->sock || !p->lane.conn || p->background)
         return;
-    uint64_t written = l->cfg.world.written(p->sock), acked = l->cfg.world.acked(p->sock);
+    uint64_t written = l->cfg.world.written(p->sock);
+    if (written == p->acked_seen) { /* nothing new since all was acknowledged: no system call for the idle */
+        p->acked_ns = now;
+        return;
+    }
+    uint64_t acked = l->cfg.world.acked(p->sock);
     press_tick(p, false);
     if (acked >= written || acked != p->acked_seen || !p->acked_ns) {
         p->acked_seen = acked;

@@ -120,7 +120,8 @@ int texts_init(struct texts *t, const char *path, struct err_ctx *ctx)
     fclose(f);
     if (!rc) {
         char *fit = realloc(t->data, n + 1);
-        t->data = fit ? fit : t->data;
+        if (fit)
+            t->data = fit;
         rc = split(t, path, n, ctx);
     }
     if (rc)
