@@ -5,6 +5,9 @@
 #include "cmd/chat-loadgen/tool.h"
 #include "core/client.h"
 
+#define TIME_MAX_NS (365 * 86400 * NS_PER_S)
+#define RATE_MAX    1000000000u /* events per 1000 s: one a microsecond */
+
 static int one_population(struct load_population *out, const struct scenario *s, uint32_t i, bool plain,
                           struct err_ctx *err)
 {
@@ -49,31 +52,47 @@ static void client_faults(struct plan *p, struct load_config *c)
     const struct scenario *s = &p->scenario;
     for (uint32_t i = 0; i < s->faults_n; i++) {
         const struct scenario_fault *f = &s->faults[i];
+        uint32_t k = 0;
         if (f->what != FAULT_KILL_SOCKET && f->what != FAULT_NETWORK_CHANGE)
             continue;
-        for (uint32_t k = 0; k < s->load_n; k++)
-            if (!strcmp(s->load[k].name, f->target))
-                p->faults[c->faults_n++] = (struct load_fault){
-                    .at_ns = f->at,
-                    .what = f->what == FAULT_KILL_SOCKET ? LOAD_KILL_SOCKET : LOAD_NETWORK_CHANGE,
-                    .population = k,
-                    .share_ppm = f->share_ppm,
-                    .mid_frame = f->mid_frame};
+        while (k < s->load_n && strcmp(s->load[k].name, f->target) != 0)
+            k++;
+        BUG_ON(k == s->load_n || c->faults_n == SCENARIO_FAULTS_MAX); /* the scenario was checked */
+        p->faults[c->faults_n++] =
+            (struct load_fault){.at_ns = f->at,
+                                .what = f->what == FAULT_KILL_SOCKET ? LOAD_KILL_SOCKET : LOAD_NETWORK_CHANGE,
+                                .population = k,
+                                .share_ppm = f->share_ppm,
+                                .mid_frame = f->mid_frame};
     }
     c->faults = p->faults;
 }
 
-static void common(struct load_config *c, const struct opt_set *o)
+/* What is longer would pass the end of the clock, or what is more the width of a field. */
+static int within(const struct opt_set *o, const char *name, uint64_t most, const char *words,
+                  struct err_ctx *err)
 {
+    if (opt_u64(o, name) > most)
+        return err_set(err, ERR_USAGE, "--%s: at most %s", name, words);
+    return 0;
+}
+
+static int common(struct load_config *c, const struct opt_set *o, struct err_ctx *err)
+{
+    int rc = within(o, "setup", TIME_MAX_NS, "365d", err);
+    rc = rc ? rc : within(o, "drain", TIME_MAX_NS, "365d", err);
     c->setup_ns = opt_u64(o, "setup");
     c->drain_ns = opt_u64(o, "drain");
     c->diary_sync = opt_flag(o, "journal-sync");
+    return rc;
 }
 
 int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
 {
     struct scenario *s = &p->scenario;
-    int rc = scenario_load(s, opt_operand(o, 0), opt_string(o, "variant"), err);
+    int rc = opt_given(o, "retries") ? within(o, "retries", UINT32_MAX, "4294967295 sends", err) : 0;
+    rc = rc ? rc : common(c, o, err);
+    rc = rc ? rc : scenario_load(s, opt_operand(o, 0), opt_string(o, "variant"), err);
     for (uint32_t i = 0; i < s->load_n && !rc; i++) {
         rc = one_population(&p->populations[i], s, i, opt_flag(o, "plain"), err);
         if (opt_given(o, "retries"))
@@ -81,7 +100,6 @@ int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o
     }
     if (rc)
         return rc;
-    common(c, o);
     c->populations = p->populations;
     c->populations_n = s->load_n;
     c->seed = opt_given(o, "seed") ? opt_seed(o) : s->seed;
@@ -113,6 +131,11 @@ int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, s
         return err_set(err, ERR_USAGE, "--chat-size: 2 to %u members are possible", PROTO_USERS_MAX);
     if (body < 1 || body > PROTO_BODY_MAX)
         return err_set(err, ERR_USAGE, "--body: 1 to %u bytes are possible", PROTO_BODY_MAX);
+    rc = within(o, "rate", RATE_MAX, "1000000/s", err);
+    rc = rc ? rc : within(o, "for", TIME_MAX_NS, "365d", err);
+    rc = rc ? rc : common(c, o, err);
+    if (rc)
+        return rc;
     p->populations[0] = (struct load_population){.name = "flood",
                                                  .net = NET_ETHERNET,
                                                  .clients = (uint32_t)sockets,
@@ -125,7 +148,6 @@ int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, s
                                                  .texts = opt_string(o, "texts"),
                                                  .retries = 3,
                                                  .resync_window_ns = 1800 * NS_PER_S};
-    common(c, o);
     c->populations = p->populations;
     c->populations_n = 1;
     c->seed = opt_seed(o);
