@@ -59,6 +59,13 @@ static int parse_burst(uint32_t *milli, const char *value, struct err_ctx *ctx)
     return 0;
 }
 
+void netem_span_even(struct netem_span *s, uint64_t low_ns, uint64_t high_ns)
+{
+    uint64_t wide = high_ns - low_ns;
+    *s = (struct netem_span){low_ns, low_ns + wide / 2, low_ns + wide / 10 * 9, low_ns + wide / 100 * 99,
+                             high_ns};
+}
+
 /* 'A', 'A..B' or 'min/p50/p90/p99/max'. */
 static int parse_span(struct netem_span *span, const char *value, struct err_ctx *ctx)
 {
@@ -83,13 +90,10 @@ static int parse_span(struct netem_span *span, const char *value, struct err_ctx
     if (!right)
         return err_set(ctx, ERR_INVALID, "'%s' is no length: give A, A..B or min/p50/p90/p99/max, rising",
                        value);
-    if (n == 5) {
+    if (n == 5)
         *span = (struct netem_span){at[0], at[1], at[2], at[3], at[4]};
-    } else {
-        uint64_t low = at[0], wide = at[n - 1] - low;
-        *span =
-            (struct netem_span){low, low + wide / 2, low + wide / 10 * 9, low + wide / 100 * 99, low + wide};
-    }
+    else
+        netem_span_even(span, at[0], at[n - 1]);
     return 0;
 }
 

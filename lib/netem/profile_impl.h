@@ -35,6 +35,8 @@ void *netem_key_field(const struct netem_profile *p, unsigned k, unsigned dir);
 /* One word of a description, with or without "up." or "down.". */
 int netem_set(struct netem_profile *p, struct netem_sources *from, const char *source, const char *word,
               const char *value, struct err_ctx *ctx);
+/* Evenly between two lengths: 'A..B'. */
+void netem_span_even(struct netem_span *s, uint64_t low_ns, uint64_t high_ns);
 /* The values of a named profile. ERR_NOTFOUND. */
 int netem_named(struct netem_profile *p, struct netem_sources *from, const char *name, struct err_ctx *ctx);
 /* The values of a JSON file. */

@@ -8,6 +8,15 @@
 
 static void show_span(char *out, size_t cap, const struct netem_span *s)
 {
+    struct netem_span even;
+    char low[32], high[32];
+    netem_span_even(&even, s->min_ns, s->max_ns);
+    if (s->min_ns != s->max_ns && memcmp(&even, s, sizeof even) == 0) {
+        units_show_duration(low, s->min_ns);
+        units_show_duration(high, s->max_ns);
+        snprintf(out, cap, "%s..%s", low, high);
+        return;
+    }
     const uint64_t at[5] = {s->min_ns, s->p50_ns, s->p90_ns, s->p99_ns, s->max_ns};
     size_t len = 0;
     unsigned n = s->min_ns == s->max_ns ? 1 : 5;

@@ -21,7 +21,10 @@
 #define RADIOS    65536u /* NETEM_NEAR_NET is a /16 */
 #define BATCH     64     /* packets read from one side before the other gets its turn */
 #define NAT_FLOWS 131072 /* 2 MiB */
-#define NO_GROUP  0xFFFFu
+/* What every link is until SHUTTLE_BEGIN: perfect, behind a NAT that learns the flows and forgets none. */
+static const struct netem_profile calm_weather = {.name = "calm", .nat_idle_ns = UINT64_MAX / 4};
+
+#define NO_GROUP 0xFFFFu
 
 struct radio {
     struct link link;
@@ -98,7 +101,7 @@ static void trace_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
  * blackouts are traced late. */
 static void watch_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
-    if (!s->writer || s->calm)
+    if (!s->writer)
         return;
     trace_state(s, r, now_ns);
     uint64_t next = link_state_until(&r->link, now_ns);
@@ -159,6 +162,15 @@ static void release(struct shuttle *s, uint64_t now_ns, enum reason forced)
     pool_give(&s->pool, slot);
 }
 
+static void init_link(struct shuttle *s, struct radio *r, uint64_t now_ns)
+{
+    const struct netem_profile *p = s->calm ? &calm_weather : &s->c->groups[r->group].profile;
+    r->timer_ns = UINT64_MAX;
+    link_init(&r->link, p, s->c->seed, NETEM_NEAR_NET + (uint32_t)(r - s->radios), now_ns);
+    if (s->blackout_until_ns[r->group] > now_ns)
+        link_blackout(&r->link, now_ns, s->blackout_until_ns[r->group]);
+}
+
 static struct radio *radio_of(struct shuttle *s, uint32_t phone, uint64_t now_ns)
 {
     if ((phone & 0xFFFF0000u) != NETEM_NEAR_NET || s->group_of[phone & 0xFFFF] == NO_GROUP)
@@ -168,10 +180,7 @@ static struct radio *radio_of(struct shuttle *s, uint32_t phone, uint64_t now_ns
         return r;
     r->live = true;
     r->group = s->group_of[phone & 0xFFFF];
-    r->timer_ns = UINT64_MAX;
-    link_init(&r->link, &s->c->groups[r->group].profile, s->c->seed, phone, now_ns);
-    if (s->blackout_until_ns[r->group] > now_ns)
-        link_blackout(&r->link, now_ns, s->blackout_until_ns[r->group]);
+    init_link(s, r, now_ns);
     watch_state(s, r, now_ns);
     return r;
 }
@@ -236,8 +245,6 @@ static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint3
         return false;
     }
     struct link_verdict v = fate(s, r, dir, &p, len, now_ns);
-    if (s->calm) /* the NAT has seen it, nothing happens to it */
-        v = (struct link_verdict){0};
     if (!v.reason && v.deliver_ns <= now_ns && !r->held) {
         deliver(s, r, dir, &p, at, len, now_ns);
         return false;
@@ -290,7 +297,7 @@ static void black_out(struct shuttle *s, uint32_t group, uint64_t ns)
     }
 }
 
-/* What was set up in the calm goes on: its NAT mappings are those of the fresh links' first era. */
+/* The weather begins. Flows that were set up in the calm go on: the NAT knows them, by the link's era. */
 static void begin(struct shuttle *s)
 {
     uint64_t now_ns = clock_mono_ns();
@@ -299,8 +306,12 @@ static void begin(struct shuttle *s)
         struct radio *r = &s->radios[i];
         if (!r->live)
             continue;
-        link_init(&r->link, &s->c->groups[r->group].profile, s->c->seed, NETEM_NEAR_NET + i, now_ns);
-        r->timer_ns = UINT64_MAX;
+        uint32_t era = r->link.nat_era;
+        bool detached = r->link.detached;
+        init_link(s, r, now_ns);
+        r->link.nat_era = era;
+        if (detached)
+            link_detach(&r->link, now_ns);
         watch_state(s, r, now_ns);
     }
 }

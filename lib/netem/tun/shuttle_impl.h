@@ -23,7 +23,7 @@ struct shuttle_config {
     uint32_t groups_n;
     uint64_t seed;
     const char *trace_dir;
-    bool calm; /* pass everything at once until SHUTTLE_BEGIN */
+    bool calm;               /* pass everything at once until SHUTTLE_BEGIN */
     struct tun_stats *stats; /* shared with the owner: one per group, and one for packets of no group */
     int tun_fd[2];           /* near, far */
     int ns_fd[2];

@@ -47,7 +47,7 @@ int tun_world_start(struct tun_world **out, const struct tun_config *c, struct e
  * CHAT_NETEM_PEER. */
 int tun_world_spawn(struct tun_world *w, bool near, char *const argv[], int out_fd, int err_fd,
                     bool inherit_stdin, pid_t *pid, struct err_ctx *ctx);
-/* The links become what their profiles say. Only after a calm start. */
+/* The links become what their profiles say; connections made before live on. Only after a calm start. */
 int tun_world_begin(struct tun_world *w, struct err_ctx *ctx);
 /* Live fault: everything of group `name` ("*": all) is dropped from now for `ns` (reason BLACKOUT). */
 int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx);
@@ -56,10 +56,10 @@ struct tun_stats {
     uint64_t packets_up, packets_down, bytes_up, bytes_down; /* offered to the links */
     uint64_t dropped[64];                                    /* by enum reason */
     uint64_t
-        overrun; /* only of "*": what the kernel dropped because this machine was too slow for the shuttle to
-                    take it in time; no link is to blame, and a run that has any proves little about links */
+        overrun; /* of "*" alone: what the kernel dropped since this machine was too slow for the shuttle */
 };
-/* "*": all groups and what belonged to none. ERR_NOTFOUND. */
+/* "*": all groups and what belonged to none. ERR_NOTFOUND. No link is to blame for an overrun, and a run that
+ * has any proves little about links. */
 int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *out);
 /* A pidfd of the shuttle, the world's own: readable when it has died, and every link with it. */
 int tun_world_fd(const struct tun_world *w);

@@ -287,6 +287,51 @@ static void test_nothing_outlives_the_world_and_the_trace_is_whole(void **state)
     trace_run_release(&run);
 }
 
+static void test_a_calm_start_is_perfect_until_the_weather_begins(void **state)
+{
+    (void)state;
+    if (!can_run())
+        skip();
+    struct tun_group g = {.name = "x", .first = PHONE_A, .count = 1};
+    struct tun_config c = {.groups = &g, .groups_n = 1, .seed = 1, .calm = true};
+    assert_int_equal(netem_profile_parse(&g.profile, "up.delay=5ms,down.loss=100%,nat_idle=60s", NULL), 0);
+    assert_int_equal(tun_world_start(&world, &c, NULL), 0);
+    int phone = bound(true, SOCK_DGRAM, PHONE_A, 5005),
+        server = bound(false, SOCK_DGRAM, NETEM_FAR_ADDR, 6005);
+    int stream = bound(true, SOCK_STREAM, PHONE_A, 5006),
+        listener = bound(false, SOCK_STREAM, NETEM_FAR_ADDR, 6006);
+    struct sockaddr_in to = at(NETEM_FAR_ADDR, 6006);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(connect(stream, (struct sockaddr *)&to, sizeof to), 0);
+    int accepted = accept(listener, NULL, NULL);
+    throw(phone, NETEM_FAR_ADDR, 6005, "ask", 3);
+    expect(server, "ask");
+    throw(server, PHONE_A, 5005, "answer", 6);
+    expect(phone, "answer");
+    order(phone, NETEM_DETACH);
+    throw(phone, NETEM_FAR_ADDR, 6005, "gone", 4);
+    await_drops("x", REASON_DETACHED, 1);
+    order(phone, NETEM_ATTACH);
+    /* a new connection after the NAT forgot the first one */
+    close(accepted);
+    close(stream);
+    stream = bound(true, SOCK_STREAM, PHONE_A, 5007);
+    assert_int_equal(connect(stream, (struct sockaddr *)&to, sizeof to), 0);
+    accepted = accept(listener, NULL, NULL);
+    assert_int_equal(tun_world_begin(world, NULL), 0);
+    assert_int_equal(send(stream, "alive", 5, 0), 5); /* the NAT still knows it */
+    expect(accepted, "alive");
+    throw(server, PHONE_A, 5005, "lost", 4);
+    struct tun_stats s = {0};
+    for (uint64_t until = clock_mono_ns() + WAIT_NS; !s.dropped[REASON_LOSS] && clock_mono_ns() < until;)
+        tun_world_stats(world, "x", &s);
+    assert_true(s.dropped[REASON_LOSS] > 0);
+    tun_world_stop(world);
+    const int fds[] = {phone, server, stream, listener, accepted};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        close(fds[i]);
+}
+
 static void test_groups_must_fit_the_range(void **state)
 {
     (void)state;
@@ -309,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_addresses_of_no_group_have_no_route),
         cmocka_unit_test(test_a_silent_connection_dies_in_the_nat),
         cmocka_unit_test(test_nothing_outlives_the_world_and_the_trace_is_whole),
+        cmocka_unit_test(test_a_calm_start_is_perfect_until_the_weather_begins),
     };
     return cmocka_run_group_tests_name("tun", tests, start, end);
 }
