@@ -264,7 +264,7 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         return;
     }
     p->net = client->net;
-    if (client->close == TRACE_NONE || e->ts_ns + SKEW_NS < client->start_ns) {
+    if (client->close == TRACE_NONE || e->ts_ns < client->start_ns) {
         unknown(p, "the phone's end of that connection is not whole on record");
         return;
     }
