@@ -93,28 +93,32 @@ static void tell_record(const struct telling *t, uint32_t rec)
     const struct trace_event *e = &r->event[rec];
     const struct lane *l = lane_of(r, e);
     tell_time(t, e->ts_ns);
+    struct trace_flow f;
+    memcpy(&f, &e->id, sizeof f);
     buf_printf(t->out, "%-17s", hop_text(e->hop));
-    if (e->hop == HOP_CLIENT_SEND || e->hop == HOP_SERVER_PUSH || e->hop == HOP_SERVER_RECEIVE)
-        buf_printf(t->out, " up to byte %llu", (unsigned long long)e->arg);
+    if (e->hop == HOP_CLIENT_SEND || e->hop == HOP_SERVER_PUSH || e->hop == HOP_SERVER_RECEIVE ||
+        e->hop == HOP_SOCKET_READ)
+        buf_printf(t->out, "  up to byte %llu", (unsigned long long)e->arg);
     else if (e->hop == HOP_SERVER_FANOUT)
-        buf_printf(t->out, " to %llu%s", (unsigned long long)e->arg,
+        buf_printf(t->out, "  to %llu%s", (unsigned long long)e->arg,
                    e->flags & TRACE_FLAG_ONE_PUSH ? ", one push each" : "");
     else if (e->hop == HOP_CLIENT_SUBMIT || e->hop == HOP_CLIENT_RESEND)
-        buf_printf(t->out, " intent %llu", (unsigned long long)e->arg);
-    else if (e->hop == HOP_SOCKET_READ || e->hop == HOP_CLIENT_GIVE_UP)
-        buf_printf(t->out, " %llu", (unsigned long long)e->arg);
-    else if (e->arg && e->hop != HOP_SERVER_START && e->hop != HOP_SOCKET_CLOSE)
-        buf_printf(t->out, " seq %llu", (unsigned long long)e->arg);
-    if (e->attempt && e->hop == HOP_SERVER_PUSH)
-        buf_str(t->out, ", catching up");
-    else if (e->attempt)
-        buf_printf(t->out, ", attempt %u", e->attempt);
+        buf_printf(t->out, "  intent %llu", (unsigned long long)e->arg);
+    else if (e->hop == HOP_CLIENT_GIVE_UP)
+        buf_printf(t->out, "  after %llu attempts", (unsigned long long)e->arg);
+    else if (e->hop == HOP_LINK_DROP || e->hop == HOP_LINK_DELIVER)
+        buf_printf(t->out, "  %llu bytes %s, tcp seq %u", (unsigned long long)e->arg,
+                   e->flags & TRACE_FLAG_DOWN ? "down" : "up", f.tcp_seq);
+    else if (e->arg && (hop_names_message(e->hop) || e->hop == HOP_BUS_HOLE))
+        buf_printf(t->out, "  seq %llu", (unsigned long long)e->arg);
+    if (e->attempt)
+        buf_printf(t->out, "  %s %u", e->hop == HOP_SERVER_PUSH ? "catching up" : "attempt", e->attempt);
     if (e->conn)
-        buf_printf(t->out, ", connection %u.%u", e->node, e->conn);
+        buf_printf(t->out, "  connection %u.%u", e->node, e->conn);
     if (l && trace_side(l->node) == TRACE_SIDE_LOAD && l->open != TRACE_NONE)
         buf_printf(t->out, " (%s)", net_name(l->net));
     if (e->reason && e->hop != HOP_SOCKET_OPEN)
-        buf_printf(t->out, ": %s", reason_text(e->reason));
+        buf_printf(t->out, "  %s", reason_text(e->reason));
     buf_printf(t->out, "  [#%u]\n", rec);
     if (e->hop == HOP_CLIENT_SEND)
         tell_packets(t, rec, false);
