@@ -8,8 +8,9 @@
  * The rules (design.md section 5), with what each feature bit turns on:
  *  - RETRY: sends wait in an outbox and go out again, under the same id, after 3 s, then with exponential
  * backoff and full jitter up to 30 s, until accepted or given up; on reconnect the outbox is flushed in
- * order. A connection on which a hello, send or sync stays unanswered and nothing else is heard for 10 s is
- * taken as dead.
+ * order. A refusal ends a message, unless its code says "later" or that there is no such chat (yet). A
+ * connection on which a hello, send or sync stays unanswered and nothing else is heard for 10 s is taken as
+ * dead.
  *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms.
  *  - RESYNC: hello carries cursors; holes are asked for with sync; coming to the foreground asks for what was
  * missed.
@@ -163,7 +164,8 @@ enum client_effect_type {
     CLIENT_DUPLICATE,   /* m was shown before */
     CLIENT_GAP,         /* m: the server says what is missing, and the client goes on */
     CLIENT_SHOW_UNSENT, /* id is shown as "not sent yet", attempt */
-    CLIENT_GAVE_UP,     /* id is over: reason, attempt. ID_TOO_OLD: the person is asked */
+    CLIENT_GAVE_UP,     /* id is over: reason, attempt. ID_TOO_OLD: the person is asked. NOT_CONNECTED without
+                           an outbox: kind and body, as said */
     CLIENT_ENDED,       /* state is TERMINAL: code */
 };
 

@@ -70,6 +70,8 @@ static void submit_legacy(struct client *c, const struct client_event *e, const 
                                             .id = *id,
                                             .chat = e->chat,
                                             .intent = e->intent,
+                                            .kind = e->kind,
+                                            .body = e->body,
                                             .reason = REASON_NOT_CONNECTED});
         return;
     }
@@ -205,10 +207,11 @@ static enum reason reason_of(struct slice code)
     static const struct {
         enum proto_error code;
         enum reason reason;
-    } table[] = {{PROTO_ID_CONFLICT, REASON_ID_CONFLICT},
-                 {PROTO_NOT_MEMBER, REASON_NOT_MEMBER},
-                 {PROTO_NO_SUCH_CHAT, REASON_NOT_MEMBER},
-                 {PROTO_NOT_ALLOWED, REASON_NOT_MEMBER}};
+    } table[] = {{PROTO_ID_CONFLICT, REASON_ID_CONFLICT}, {PROTO_NOT_MEMBER, REASON_NOT_MEMBER},
+                 {PROTO_NO_SUCH_CHAT, REASON_NOT_MEMBER}, {PROTO_NOT_ALLOWED, REASON_NOT_MEMBER},
+                 {PROTO_ID_TOO_OLD, REASON_ID_TOO_OLD},   {PROTO_RATE_LIMITED, REASON_RATE_LIMITED},
+                 {PROTO_OVERLOADED, REASON_RATE_LIMITED}, {PROTO_STORAGE_FULL, REASON_STORAGE_FULL},
+                 {PROTO_SHUTTING_DOWN, REASON_SHUTDOWN}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         if (slice_is(code, proto_error_code(table[i].code)))
             return table[i].reason;
@@ -223,21 +226,48 @@ static bool retryable(struct slice code)
     return true; /* a newer server's code: trying again does no harm, the id is the same */
 }
 
+/* How long to wait before a refused message is offered again; 0: never. A chat that is not there may be on
+ * its way: its creation can be slower than a message, and a server that lost its store has it made again. */
+static uint64_t offer_again_after(const struct outbox_entry *e, const struct msg *m)
+{
+    if (slice_is(m->code, proto_error_code(PROTO_NO_SUCH_CHAT))) {
+        uint64_t wait = CLIENT_RECONNECT_BASE_NS << (e->attempts < 8 ? e->attempts : 8);
+        return wait < CLIENT_RETRY_MAX_NS ? wait : CLIENT_RETRY_MAX_NS;
+    }
+    if (!retryable(m->code))
+        return 0;
+    return m->retry_ms ? m->retry_ms * NS_PER_MS : CLIENT_RECONNECT_BASE_NS;
+}
+
+/* Who keeps no outbox can only note that the message is gone. */
+static void refused_legacy(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    if (client_has(c, CLIENT_RETRY) || !slice_is(m->re, "send"))
+        return;
+    client_emit(c, io,
+                &(struct client_effect){.type = CLIENT_GAVE_UP,
+                                        .id = m->id,
+                                        .chat = m->chat,
+                                        .reason = reason_of(m->code),
+                                        .attempt = 1});
+}
+
 void send_on_error(struct client *c, const struct msg *m, const struct client_io *io)
 {
     struct outbox_entry *e = outbox_find(&c->outbox, &m->id);
-    if (!e)
+    if (!e) {
+        refused_legacy(c, m, io);
         return;
+    }
     answered(c, e);
-    if (retryable(m->code)) {
-        uint64_t wait = m->retry_ms ? m->retry_ms * NS_PER_MS : CLIENT_RECONNECT_BASE_NS;
+    uint64_t wait = offer_again_after(e, m);
+    if (wait) {
         e->due_ns = io->now.mono_ns + wait + rng_below(io->rng, wait / 2 + 1);
         earlier(&c->retry_ns, e->due_ns);
         return;
     }
     if (!slice_is(m->code, proto_error_code(PROTO_ID_TOO_OLD)) || !client_has(c, CLIENT_RESYNC)) {
-        bool too_old = slice_is(m->code, proto_error_code(PROTO_ID_TOO_OLD));
-        send_give_up(c, e, too_old ? REASON_ID_TOO_OLD : reason_of(m->code), io);
+        send_give_up(c, e, reason_of(m->code), io);
         return;
     }
     /* It may have been accepted long ago: look for it in the chat's log, from a second before its own time.

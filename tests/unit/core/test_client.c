@@ -707,6 +707,42 @@ static void test_refusals_wait_or_end_as_their_code_says(void **state)
     finish(&s);
 }
 
+static void test_message_waits_for_a_chat_that_is_not_there_yet(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    say(&s);
+    for (unsigned tries = 1; tries <= 6; tries++) {
+        assert_int_equal(count_sent(&s, MSG_SEND), tries);
+        refuse(&s, "no_such_chat", 0);
+        assert_int_equal(s.c.outbox.count, 1);
+        pass(&s, (200 * MS << tries) - MS); /* ever longer: nobody may be making it */
+        assert_int_equal(count_sent(&s, MSG_SEND), tries);
+        pass(&s, (100 * MS << tries) + 2 * MS);
+    }
+    assert_int_equal(count(&s, CLIENT_GAVE_UP), 0);
+    hear(&s, (struct msg){.t = MSG_ACCEPTED, .id = s.last, .chat = CHAT, .epoch = EPOCH, .seq = 1});
+    assert_int_equal(count(&s, CLIENT_ACCEPTED), 1);
+    assert_int_equal(s.c.outbox.count, 0);
+    finish(&s);
+}
+
+static void test_refusal_is_the_end_for_who_keeps_no_outbox(void **state)
+{
+    (void)state;
+    struct story s;
+    begin_as(&s, "legacy", true);
+    say(&s);
+    refuse(&s, "no_such_chat", 0);
+    assert_int_equal(count(&s, CLIENT_GAVE_UP), 1);
+    assert_int_equal(first(&s, CLIENT_GAVE_UP)->reason, REASON_NOT_MEMBER);
+    assert_true(id_equal(&first(&s, CLIENT_GAVE_UP)->id, &s.last));
+    pass(&s, 60 * S);
+    assert_int_equal(count_sent(&s, MSG_SEND), 1);
+    finish(&s);
+}
+
 static void test_id_too_old_is_looked_for_in_the_log_before_the_person_is_asked(void **state)
 {
     (void)state;
@@ -834,6 +870,8 @@ int main(void)
         cmocka_unit_test(test_reconnects_come_fast_first_and_then_back_off),
         cmocka_unit_test(test_terminal_close_is_the_end),
         cmocka_unit_test(test_refusals_wait_or_end_as_their_code_says),
+        cmocka_unit_test(test_message_waits_for_a_chat_that_is_not_there_yet),
+        cmocka_unit_test(test_refusal_is_the_end_for_who_keeps_no_outbox),
         cmocka_unit_test(test_id_too_old_is_looked_for_in_the_log_before_the_person_is_asked),
         cmocka_unit_test(test_pressing_send_again_reoffers_the_same_id_at_once),
         cmocka_unit_test(test_legacy_forgets_what_it_said_and_shows_what_it_hears),
