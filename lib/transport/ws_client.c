@@ -1,408 +1,275 @@
-#include "transport/ws_client.h"
+#include "transport/ws_client_impl.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <stdio.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "util/buf.h"
-#include "util/clock.h"
-#include "wire/ws.h"
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
 
-#define READ_BYTES      (64u << 10)
-#define IP_NO_PORT_YET  24 /* IP_BIND_ADDRESS_NO_PORT, hidden by some libc headers */
-#define CLOSE_TIMEOUT_S 5.0
+/* --- the end ----------------------------------------------------------------------------------------- */
 
-enum state { CONNECTING, UPGRADING, OPEN, CLOSING };
-
-struct ws_client {
-    struct ws_client_config cfg;
-    ev_io io;
-    ev_timer timer; /* connecting, upgrading, closing */
-    int fd;
-    uint8_t state;
-    bool frozen, in_callback, freed, close_sent;
-    struct buf out; /* bytes the kernel has not taken */
-    struct buf in;  /* the upgrade answer, while it is not whole */
-    struct ws_parser parser;
-    uint64_t written; /* bytes handed over by the owner, framing and handshake included */
-    uint64_t upgrade_read;
-    uint64_t read_end; /* end of the last whole message in the stream */
-    char key[WS_KEY_TEXT + 1];
-};
-
-static void watch(struct ws_client *c)
+/* What the kernel was given, less what it still holds unacknowledged. */
+static uint64_t acked_now(const struct ws_client *c)
 {
-    int events = c->frozen ? 0 : EV_READ | (c->out.len || c->state == CONNECTING ? EV_WRITE : 0);
-    if ((c->io.events & (EV_READ | EV_WRITE)) == events && ev_is_active(&c->io) == (events != 0))
-        return;
-    ev_io_stop(c->cfg.loop, &c->io);
-    if (!events)
-        return;
-    ev_io_set(&c->io, c->fd, events);
-    ev_io_start(c->cfg.loop, &c->io);
+    int unacked = 0;
+    uint64_t given = c->written - (c->queue.len - c->queue_at);
+    if (c->state == CLIENT_CONNECTING)
+        return 0;
+    if (ioctl(c->fd, SIOCOUTQ, &unacked) || unacked < 0)
+        return 0;
+    return (uint64_t)unacked > given ? 0 : given - (uint64_t)unacked;
 }
 
-static void destroy(struct ws_client *c)
+void client_end(struct ws_client *c)
 {
-    ev_io_stop(c->cfg.loop, &c->io);
-    ev_timer_stop(c->cfg.loop, &c->timer);
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
-    if (c->in_callback) { /* the stack above us still looks at it */
-        c->freed = true;
+    if (c->state == CLIENT_DEAD)
         return;
-    }
-    buf_release(&c->out);
-    buf_release(&c->in);
+    c->acked_at_end = acked_now(c);
+    c->state = CLIENT_DEAD;
+    ev_io_stop(c->loop, &c->io);
+    ev_timer_stop(c->loop, &c->timer);
+    ev_clear_pending(c->loop, &c->io);
+    ev_clear_pending(c->loop, &c->timer);
+    close(c->fd);
+    c->fd = -1;
+    if (c->handshake)
+        buf_release(&c->handshake->answer);
+    free(c->handshake);
+    c->handshake = NULL;
+    c->queue_at = 0;
+    buf_release(&c->queue);
+    buf_release(&c->later);
+}
+
+void client_finish(struct ws_client *c, int code, enum reason reason, int sys_errno)
+{
+    BUG_ON(!c->busy);
+    client_end(c);
+    c->ops->close(c->arg, code, reason, sys_errno);
+    c->freed = true;
+}
+
+void client_leave(struct ws_client *c)
+{
+    c->busy = false;
+    if (!c->freed)
+        return;
     ws_parser_release(&c->parser);
     free(c);
 }
 
-static enum reason reason_of(int sys_errno)
-{
-    switch (sys_errno) {
-    case 0:
-        return REASON_CLOSED_BY_PEER;
-    case ECONNREFUSED:
-        return REASON_REFUSED;
-    case ETIMEDOUT:
-        return REASON_TIMED_OUT;
-    default:
-        return REASON_RESET;
-    }
-}
-
-/* The connection is over by itself: tell the owner, free. */
-static void end(struct ws_client *c, int code, enum reason reason, int sys_errno)
-{
-    void (*tell)(void *, int, enum reason, int) = c->cfg.ops->close;
-    void *arg = c->cfg.arg;
-    destroy(c);
-    tell(arg, code, reason, sys_errno);
-}
-
-static int new_socket(const struct ws_client_config *c, struct err_ctx *ctx)
-{
-    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return err_errno(ctx, "socket");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->source_ip) {
-        struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(c->source_ip)};
-        setsockopt(fd, IPPROTO_IP, IP_NO_PORT_YET, &one, sizeof one);
-        if (bind(fd, (struct sockaddr *)&from, sizeof from)) {
-            int rc = err_errno(ctx, "bind");
-            close(fd);
-            return rc;
-        }
-    }
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(c->server_port), .sin_addr.s_addr = htonl(c->server_ip)};
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
-        int rc = err_errno(ctx, "connect");
-        close(fd);
-        return rc;
-    }
-    return fd;
-}
-
-/* Give the kernel what it takes. False: the connection broke and is gone. */
-static bool flush(struct ws_client *c)
-{
-    while (c->out.len && c->state != CONNECTING && !c->frozen) {
-        ssize_t n = send(c->fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            break;
-        if (n < 0) {
-            end(c, 0, reason_of(errno), errno);
-            return false;
-        }
-        buf_consume(&c->out, (size_t)n);
-    }
-    if (!c->out.cap || c->out.len)
-        return true;
-    if (c->out.cap > 4096)
-        buf_release(&c->out); /* idle connections keep no buffer */
-    return true;
-}
-
-static void frame(struct ws_client *c, enum ws_opcode op, const void *p, size_t n)
-{
-    uint64_t r = rng_u64(c->cfg.rng);
-    uint8_t mask[4];
-    memcpy(mask, &r, 4);
-    size_t before = c->out.len;
-    ws_frame(&c->out, op, p, n, mask);
-    c->written += c->out.len - before;
-}
-
-static void start_upgrade(struct ws_client *c)
-{
-    char host[32];
-    uint64_t random[2] = {rng_u64(c->cfg.rng), rng_u64(c->cfg.rng)};
-    uint32_t ip = c->cfg.server_ip;
-    snprintf(host, sizeof host, "%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255,
-             c->cfg.server_port);
-    ws_key(c->key, (const uint8_t *)random);
-    ws_upgrade_request(&c->out, host, c->cfg.path, c->key, c->cfg.subprotocol, NULL);
-    c->written = c->out.len;
-    c->state = UPGRADING;
-}
-
-/* One whole message or control frame. False: the client is gone. */
-static bool on_message(struct ws_client *c, const struct ws_message *m)
-{
-    switch (m->opcode) {
-    case WS_TEXT:
-        c->read_end = c->upgrade_read + m->end;
-        if (c->state == OPEN) {
-            c->in_callback = true;
-            c->cfg.ops->frame(c->cfg.arg, m->p, m->n);
-            c->in_callback = false;
-            if (c->freed) {
-                destroy(c);
-                return false;
-            }
-        }
-        return true;
-    case WS_PING:
-        frame(c, WS_PONG, m->p, m->n);
-        return true;
-    case WS_CLOSE:
-        if (!c->close_sent) {
-            uint8_t payload[WS_CONTROL_MAX];
-            int code = m->close_code == WS_CLOSE_NONE ? WS_CLOSE_NORMAL : m->close_code;
-            frame(c, WS_CLOSE, payload, ws_close_payload(payload, code, ""));
-            if (!flush(c))
-                return false;
-        }
-        end(c, m->close_code == WS_CLOSE_NONE ? 0 : m->close_code,
-            c->state == CLOSING ? REASON_CLOSED_BY_US : REASON_CLOSED_BY_PEER, 0);
-        return false;
-    default:
-        return true;
-    }
-}
-
-/* False: gone. */
-static bool on_bytes(struct ws_client *c, char *p, size_t n)
-{
-    struct ws_message m;
-    int rc;
-    while ((rc = ws_parser_next(&c->parser, &p, &n, &m, NULL)) == 1)
-        if (!on_message(c, &m))
-            return false;
-    if (rc == 0)
-        return true;
-    uint8_t payload[WS_CONTROL_MAX];
-    frame(c, WS_CLOSE, payload, ws_close_payload(payload, c->parser.close_code, ""));
-    if (flush(c))
-        end(c, 0, REASON_PROTOCOL, 0);
-    return false;
-}
-
-static bool on_upgrade_bytes(struct ws_client *c, char *p, size_t n)
-{
-    int status = 0;
-    buf_add(&c->in, p, n);
-    int used = ws_upgrade_check(c->in.data, c->in.len, c->key, c->cfg.subprotocol, &status, NULL);
-    if (used == 0 && !c->in.failed)
-        return true;
-    if (used <= 0) {
-        end(c, 0, status ? REASON_REFUSED : REASON_PROTOCOL, 0);
-        return false;
-    }
-    struct buf rest = c->in;
-    c->in = (struct buf){.max = rest.max};
-    c->upgrade_read = c->read_end = (uint64_t)used;
-    c->state = OPEN;
-    ev_timer_stop(c->cfg.loop, &c->timer);
-    c->in_callback = true;
-    c->cfg.ops->open(c->cfg.arg);
-    c->in_callback = false;
-    bool alive = !c->freed;
-    if (!alive)
-        destroy(c);
-    else if (rest.len > (size_t)used)
-        alive = on_bytes(c, rest.data + used, rest.len - (size_t)used);
-    buf_release(&rest);
-    return alive;
-}
-
-/* False: gone. */
-static bool read_some(struct ws_client *c)
-{
-    static __thread char shared[READ_BYTES]; /* a loop's connections take turns */
-    while (!c->frozen) {
-        ssize_t n = recv(c->fd, shared, sizeof shared, 0);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            return true;
-        if (n <= 0) {
-            end(c, 0,
-                n                     ? reason_of(errno)
-                : c->state == CLOSING ? REASON_CLOSED_BY_US
-                                      : REASON_CLOSED_BY_PEER,
-                n ? errno : 0);
-            return false;
-        }
-        if (!(c->state == UPGRADING ? on_upgrade_bytes(c, shared, (size_t)n)
-                                    : on_bytes(c, shared, (size_t)n)))
-            return false;
-        if ((size_t)n < sizeof shared)
-            return true;
-    }
-    return true;
-}
-
-static void on_io(struct ev_loop *loop, ev_io *w, int events)
-{
-    struct ws_client *c = w->data;
-    (void)loop;
-    if (c->state == CONNECTING && events & EV_WRITE) {
-        int e = 0;
-        socklen_t n = sizeof e;
-        getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &n);
-        if (e) {
-            end(c, 0, reason_of(e), e);
-            return;
-        }
-        start_upgrade(c);
-    }
-    if (events & EV_READ && c->state != CONNECTING && !read_some(c))
-        return;
-    if (flush(c))
-        watch(c);
-}
-
-static void on_timer(struct ev_loop *loop, ev_timer *w, int events)
-{
-    struct ws_client *c = w->data;
-    (void)loop;
-    (void)events;
-    end(c, 0, c->state == CLOSING ? REASON_CLOSED_BY_US : REASON_TIMED_OUT, ETIMEDOUT);
-}
-
-int ws_client_new(struct ws_client **out, const struct ws_client_config *cfg, struct err_ctx *ctx)
-{
-    struct ws_client *c = calloc(1, sizeof *c);
-    if (!c)
-        return err_set(ctx, ERR_NOMEM, "no memory for a connection");
-    c->cfg = *cfg;
-    c->fd = new_socket(cfg, ctx);
-    if (c->fd < 0) {
-        int rc = c->fd;
-        free(c);
-        return rc;
-    }
-    buf_init(&c->out, (size_t)cfg->queue_bytes_max + WS_UPGRADE_MAX);
-    buf_init(&c->in, WS_UPGRADE_MAX + READ_BYTES);
-    ws_parser_init(&c->parser, WS_FROM_SERVER, cfg->frame_max);
-    ev_io_init(&c->io, on_io, c->fd, EV_WRITE);
-    ev_timer_init(&c->timer, on_timer, (double)cfg->connect_timeout_ns / (double)NS_PER_S, 0);
-    c->io.data = c->timer.data = c;
-    ev_io_start(cfg->loop, &c->io);
-    ev_timer_start(cfg->loop, &c->timer);
-    *out = c;
-    return 0;
-}
-
-int ws_client_send(struct ws_client *c, const char *p, size_t n, uint64_t *end_offset)
-{
-    if (c->state != OPEN)
-        return ERR_UNAVAILABLE;
-    if (c->out.len + n + WS_HEADER_MAX > c->cfg.queue_bytes_max)
-        return ERR_LIMIT;
-    frame(c, WS_TEXT, p, n);
-    if (c->out.failed) {
-        c->out.failed = false;
-        return ERR_NOMEM;
-    }
-    if (end_offset)
-        *end_offset = c->written;
-    if (c->in_callback || c->out.len > READ_BYTES) {
-        watch(c); /* the loop writes, so that an error never ends us under the caller */
-        return 0;
-    }
-    ssize_t took = c->frozen ? 0 : send(c->fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-    if (took > 0)
-        buf_consume(&c->out, (size_t)took);
-    watch(c);
-    return 0;
-}
-
-void ws_client_close(struct ws_client *c, int code)
-{
-    uint8_t payload[WS_CONTROL_MAX];
-    if (c->state == OPEN && !c->close_sent) {
-        frame(c, WS_CLOSE, payload, ws_close_payload(payload, code, ""));
-        c->close_sent = true;
-    }
-    c->state = CLOSING;
-    ev_timer_stop(c->cfg.loop, &c->timer);
-    ev_timer_set(&c->timer, CLOSE_TIMEOUT_S, 0);
-    ev_timer_start(c->cfg.loop, &c->timer);
-    watch(c);
-}
-
 void ws_client_free(struct ws_client *c)
 {
-    if (c)
-        destroy(c);
+    if (!c)
+        return;
+    client_end(c);
+    c->freed = true;
+    if (!c->busy) /* else its handler frees it */
+        client_leave(c);
 }
 
 int ws_client_vanish(struct ws_client *c)
 {
     int on = 1, rc = 0;
-    if (setsockopt(c->fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on))
-        rc = ERR_PERM;
-    destroy(c);
+    /* Closing a socket under repair sends nothing (tcp(7) does not say; net/ipv4/tcp.c, tcp_close) */
+    if (c->state != CLIENT_DEAD && setsockopt(c->fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on))
+        rc = errno == EPERM ? ERR_PERM : ERR_IO;
+    ws_client_free(c);
     return rc;
 }
 
 int ws_client_cut_mid_frame(struct ws_client *c, const char *p, size_t n, size_t bytes, uint64_t *end_offset)
 {
-    struct linger now = {1, 0};
-    int rc = 0;
-    if (c->state != OPEN)
-        rc = ERR_UNAVAILABLE;
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    int rc = c->state == CLIENT_OPEN ? 0 : ERR_UNAVAILABLE;
     if (!rc) {
-        size_t before = c->out.len;
-        frame(c, WS_TEXT, p, n);
-        if (c->out.len > before + bytes) {
-            c->written -= c->out.len - before - bytes;
-            c->out.len = before + bytes;
-        }
-        if (end_offset)
-            *end_offset = c->written;
-        if (!c->frozen && send(c->fd, c->out.data, c->out.len, MSG_NOSIGNAL) < 0)
-            rc = ERR_IO;
+        struct buf frame = BUF_INIT(n + WS_HEADER_MAX);
+        uint64_t random = rng_u64(c->rng);
+        uint8_t mask[4];
+        memcpy(mask, &random, sizeof mask);
+        ws_frame(&frame, WS_TEXT, p, n, mask);
+        size_t take = bytes < frame.len ? bytes : frame.len;
+        buf_add(&c->queue, frame.data, take);
+        if (frame.failed || c->queue.failed)
+            rc = ERR_NOMEM;
+        else
+            c->written += take;
+        buf_release(&frame);
+        if (!c->frozen)
+            client_flush(c);
     }
-    /* RST right away would throw away what is still in our own send buffer on a lossy link: that is what a
-     * killed process does too, so it is meant */
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    destroy(c);
+    if (end_offset)
+        *end_offset = c->written - (c->queue.len - c->queue_at);
+    if (c->state != CLIENT_DEAD)
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    ws_client_free(c);
     return rc;
+}
+
+void client_timer(struct ws_client *c, double seconds)
+{
+    ev_timer_stop(c->loop, &c->timer);
+    ev_now_update(c->loop); /* the loop's idea of now may be old */
+    ev_timer_set(&c->timer, seconds, 0);
+    ev_timer_start(c->loop, &c->timer);
+    c->timeout_s = seconds;
+}
+
+void client_on_timer(struct ev_loop *loop, ev_timer *w, int events)
+{
+    struct ws_client *c = w->data;
+    (void)loop;
+    (void)events;
+    c->busy = true;
+    if (c->state == CLIENT_CLOSING) /* closed before it was open, or the peer's FIN does not come */
+        client_finish(c, c->close_code, c->closed_by_us ? REASON_CLOSED_BY_US : REASON_CLOSED_BY_PEER, 0);
+    else if (c->state != CLIENT_DEAD)
+        client_finish(c, 0, REASON_TIMED_OUT, ETIMEDOUT);
+    client_leave(c);
+}
+
+/* --- the beginning ----------------------------------------------------------------------------------- */
+
+static int open_socket(struct ws_client *c, const struct ws_client_config *conf, struct err_ctx *ctx)
+{
+    int on = 1;
+    struct sockaddr_in us = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(conf->source_ip)};
+    struct sockaddr_in peer = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(conf->server_ip),
+                               .sin_port = htons(conf->server_port)};
+    char text[INET_ADDRSTRLEN];
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        return err_errno(ctx, "socket");
+    if (setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
+        return err_errno(ctx, "TCP_NODELAY");
+    if (conf->source_ip) {
+        /* the port is chosen at connect, per (address, destination): more than 64 Ki connections from one
+         * host */
+        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        if (bind(c->fd, (struct sockaddr *)&us, sizeof us))
+            return err_errno(ctx, "bind to %s", inet_ntop(AF_INET, &us.sin_addr, text, sizeof text));
+    }
+    if (connect(c->fd, (struct sockaddr *)&peer, sizeof peer) && errno != EINPROGRESS)
+        return err_errno(ctx, "connect to %s:%u", inet_ntop(AF_INET, &peer.sin_addr, text, sizeof text),
+                         (unsigned)conf->server_port);
+    return 0;
+}
+
+static int queue_request(struct ws_client *c, const struct ws_client_config *conf, struct err_ctx *ctx)
+{
+    struct client_handshake *h = calloc(1, sizeof *h);
+    uint64_t random[2] = {rng_u64(c->rng), rng_u64(c->rng)};
+    char host[32], ip[INET_ADDRSTRLEN];
+    struct in_addr a = {htonl(conf->server_ip)};
+    c->handshake = h;
+    if (!h)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    if (conf->subprotocol && strlen(conf->subprotocol) >= sizeof h->subprotocol)
+        return err_set(ctx, ERR_INVALID, "subprotocol '%s' is too long", conf->subprotocol);
+    buf_init(&h->answer, WS_UPGRADE_MAX + CLIENT_PIECE);
+    snprintf(h->subprotocol, sizeof h->subprotocol, "%s", conf->subprotocol ? conf->subprotocol : "");
+    ws_key(h->key, (const uint8_t *)random);
+    snprintf(host, sizeof host, "%s:%u", inet_ntop(AF_INET, &a, ip, sizeof ip), (unsigned)conf->server_port);
+    ws_upgrade_request(&c->queue, host, conf->path, h->key, conf->subprotocol, NULL);
+    if (c->queue.failed)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    c->written = c->queue.len;
+    return 0;
+}
+
+int ws_client_new(struct ws_client **out, const struct ws_client_config *conf, struct err_ctx *ctx)
+{
+    struct ws_client *c = calloc(1, sizeof *c);
+    *out = NULL;
+    if (!c)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    *c = (struct ws_client){.loop = conf->loop,
+                            .ops = conf->ops,
+                            .arg = conf->arg,
+                            .rng = conf->rng,
+                            .fd = -1,
+                            .queue_bytes_max = conf->queue_bytes_max,
+                            .flow = {.dst = conf->server_ip, .dport = conf->server_port}};
+    buf_init(&c->queue, SIZE_MAX / 2); /* its limit is kept by ws_client_send */
+    buf_init(&c->later, WS_UPGRADE_MAX + 2 * CLIENT_PIECE);
+    ws_parser_init(&c->parser, WS_FROM_SERVER, conf->frame_max);
+    int rc = open_socket(c, conf, ctx);
+    if (!rc)
+        rc = queue_request(c, conf, ctx);
+    if (rc) {
+        if (c->fd >= 0)
+            close(c->fd);
+        free(c->handshake);
+        buf_release(&c->queue);
+        free(c);
+        return rc;
+    }
+    ev_io_init(&c->io, client_on_io, c->fd, 0);
+    ev_timer_init(&c->timer, client_on_timer, 0, 0);
+    c->io.data = c->timer.data = c;
+    client_watch(c);
+    client_timer(c, conf->connect_timeout_ns ? (double)conf->connect_timeout_ns / 1e9 : 10);
+    *out = c;
+    return 0;
+}
+
+/* --- in between -------------------------------------------------------------------------------------- */
+
+int ws_client_send(struct ws_client *c, const char *p, size_t n, uint64_t *end_offset)
+{
+    if (c->state != CLIENT_OPEN)
+        return ERR_UNAVAILABLE;
+    size_t queued = c->queue.len - c->queue_at;
+    if (queued && queued + n + WS_HEADER_MAX > c->queue_bytes_max)
+        return ERR_LIMIT;
+    int rc = client_put(c, WS_TEXT, p, n);
+    if (!rc && end_offset)
+        *end_offset = c->written;
+    return rc;
+}
+
+void ws_client_close(struct ws_client *c, int code)
+{
+    if (c->state >= CLIENT_CLOSING)
+        return;
+    bool open = c->state == CLIENT_OPEN;
+    if (open)
+        client_put_close(c, code);
+    c->closed_by_us = true;
+    c->state = CLIENT_CLOSING;
+    client_timer(c, open ? CLIENT_CLOSE_WAIT_S : 0);
+    client_watch(c);
 }
 
 void ws_client_freeze(struct ws_client *c, bool frozen)
 {
+    if (c->state == CLIENT_DEAD || c->frozen == frozen)
+        return;
     c->frozen = frozen;
-    watch(c);
+    if (frozen) {
+        ev_timer_stop(c->loop, &c->timer);
+    } else {
+        if (c->state != CLIENT_OPEN)
+            client_timer(c, c->timeout_s);
+        if (c->later.len)
+            ev_feed_event(c->loop, &c->io, EV_CUSTOM);
+    }
+    client_watch(c);
 }
 
 bool ws_client_is_open(const struct ws_client *c)
 {
-    return c && c->state == OPEN;
+    return c && c->state == CLIENT_OPEN;
 }
 
 uint64_t ws_client_written(const struct ws_client *c)
@@ -417,20 +284,10 @@ uint64_t ws_client_read(const struct ws_client *c)
 
 uint64_t ws_client_acked(const struct ws_client *c)
 {
-    int queued = 0;
-    if (c->fd < 0 || ioctl(c->fd, SIOCOUTQ, &queued))
-        return 0;
-    uint64_t kernel_took = c->written - c->out.len;
-    return kernel_took > (uint64_t)queued ? kernel_took - (uint64_t)queued : 0;
+    return c->state == CLIENT_DEAD ? c->acked_at_end : acked_now(c);
 }
 
 void ws_client_flow(const struct ws_client *c, struct trace_flow *flow)
 {
-    struct sockaddr_in a = {0};
-    socklen_t n = sizeof a;
-    *flow = (struct trace_flow){.dst = c->cfg.server_ip, .dport = c->cfg.server_port};
-    if (c->fd >= 0 && !getsockname(c->fd, (struct sockaddr *)&a, &n)) {
-        flow->src = ntohl(a.sin_addr.s_addr);
-        flow->sport = ntohs(a.sin_port);
-    }
+    *flow = c->flow;
 }

@@ -123,7 +123,7 @@ static const char *const header_names[H_COUNT] = {"Host",
 static int split_head(const char *p, size_t n, struct part *line, struct part h[H_COUNT], struct err_ctx *ctx)
 {
     size_t seen = n < WS_UPGRADE_MAX ? n : WS_UPGRADE_MAX;
-    const char *end = memmem(p, seen, "\r\n\r\n", 4), *at = p;
+    const char *end = seen ? memmem(p, seen, "\r\n\r\n", 4) : NULL, *at = p;
     memset(h, 0, H_COUNT * sizeof *h);
     if (!end)
         return n >= WS_UPGRADE_MAX ? err_set(ctx, ERR_LIMIT, "an HTTP head of more than 8 KiB") : 0;
