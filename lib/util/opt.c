@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "util/units.h"
 
@@ -66,52 +65,6 @@ static int index_where(const struct opt_set *s, const char *name, size_t n, char
 int opt_index(const struct opt_set *s, const char *name, size_t n)
 {
     return index_where(s, name, n, 0);
-}
-
-/* Edit distance with transpositions (optimal string alignment), names of at most 63 characters. */
-static int distance(const char *a, size_t an, const char *b, size_t bn)
-{
-    int d[64][64];
-    if (an > 63 || bn > 63)
-        return 99;
-    for (size_t i = 0; i <= an; i++) {
-        for (size_t j = 0; j <= bn; j++) {
-            if (!i || !j) {
-                d[i][j] = (int)(i + j);
-                continue;
-            }
-            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            if (d[i - 1][j] + 1 < best)
-                best = d[i - 1][j] + 1;
-            if (d[i][j - 1] + 1 < best)
-                best = d[i][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
-                best = d[i - 2][j - 2] + 1;
-            d[i][j] = best;
-        }
-    }
-    return d[an][bn];
-}
-
-void nearest_offer(struct nearest *n, const char *name)
-{
-    size_t len = strlen(name);
-    int d = distance(n->wanted, n->wanted_n, name, len);
-    if (n->wanted_n >= 3 && len > n->wanted_n && memcmp(name, n->wanted, n->wanted_n) == 0)
-        d = 1; /* the beginning of a name */
-    if (!n->best || d < n->distance) {
-        n->best = name;
-        n->distance = d;
-    }
-}
-
-const char *nearest_hint(const struct nearest *n, const char *prefix, char out[96])
-{
-    int limit = n->wanted_n < 4 ? 1 : n->wanted_n < 8 ? 2 : 3;
-    out[0] = 0;
-    if (n->best && n->distance <= limit)
-        snprintf(out, 96, "; did you mean '%s%s'?", prefix, n->best);
-    return out;
 }
 
 /* --- the set ----------------------------------------------------------------------------------------- */
@@ -529,95 +482,4 @@ int opt_parse(struct opt_set **set, const struct opt_tool *tool, int argc, char 
 out:
     opt_free(s);
     return rc;
-}
-
-/* --- asking ------------------------------------------------------------------------------------------ */
-
-static const struct opt_value *value(const struct opt_set *s, const char *name, unsigned types)
-{
-    int i = opt_index(s, name, strlen(name));
-    BUG_ON(i < 0);
-    BUG_ON(!(types >> s->rows[i]->type & 1));
-    return &s->values[i];
-}
-
-const char *opt_command(const struct opt_set *s)
-{
-    return command_name(s) ? command_name(s) : "";
-}
-
-int opt_operands(const struct opt_set *s)
-{
-    return s->operands_n;
-}
-
-const char *opt_operand(const struct opt_set *s, int i)
-{
-    BUG_ON(i < 0 || i >= s->operands_n);
-    return s->operands[i];
-}
-
-char **opt_rest(const struct opt_set *s)
-{
-    return s->rest;
-}
-
-bool opt_flag(const struct opt_set *s, const char *name)
-{
-    return value(s, name, 1u << OPT_FLAG)->number;
-}
-
-const char *opt_string(const struct opt_set *s, const char *name)
-{
-    return value(s, name, 1u << OPT_STRING)->text;
-}
-
-uint64_t opt_u64(const struct opt_set *s, const char *name)
-{
-    return value(s, name,
-                 1u << OPT_U64 | 1u << OPT_DURATION | 1u << OPT_SIZE | 1u << OPT_RATE | 1u << OPT_SHARE)
-        ->number;
-}
-
-int opt_list(const struct opt_set *s, const char *name, const char *const **values)
-{
-    const struct opt_value *v = value(s, name, 1u << OPT_LIST);
-    *values = (const char *const *)v->list;
-    return v->list_n;
-}
-
-bool opt_given(const struct opt_set *s, const char *name)
-{
-    return value(s, name, ~0u)->source != OPT_DEFAULT;
-}
-
-const char *opt_source(const struct opt_set *s, const char *name)
-{
-    static const char *const names[] = {"default", "file", "environment", "flag"};
-    return names[value(s, name, ~0u)->source];
-}
-
-bool opt_json(const struct opt_set *s)
-{
-    return opt_flag(s, "json");
-}
-
-int opt_verbosity(const struct opt_set *s)
-{
-    if (opt_flag(s, "quiet"))
-        return -1;
-    return s->verbose > 2 ? 2 : s->verbose;
-}
-
-bool opt_color(const struct opt_set *s, int fd)
-{
-    const char *when = opt_string(s, "color"), *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    if (strcmp(when, "auto") != 0)
-        return strcmp(when, "always") == 0;
-    return !(no && *no) && !(term && strcmp(term, "dumb") == 0) && isatty(fd);
-}
-
-uint64_t opt_seed(const struct opt_set *s)
-{
-    return opt_given(s, "seed") ? opt_u64(s, "seed") : s->drawn_seed;
 }

@@ -72,7 +72,7 @@ struct opt_tool {
     bool default_first;        /* "chatd-server" alone means its first command */
     const struct opt *options; /* ends with .name = NULL */
     const char *env_prefix;    /* "CHATD_": --fsync-max is CHATD_FSYNC_MAX; NULL: no environment */
-    const char *examples;      /* lines for help and man page, printed as they are; lines <= 78 characters */
+    const char *examples;      /* lines of at most 78 characters, for help and man page */
 };
 
 struct opt_set; /* the parsed result; opaque. Keeps pointers to the tool and to argv. */

@@ -151,6 +151,17 @@ static void command_left(const struct opt_command *c, char *out, size_t cap)
     snprintf(out, cap, "  %s%s%s", c->name, c->operands ? " " : "", c->operands ? c->operands : "");
 }
 
+/* Each line indented, unless it is already. */
+static void help_examples(struct buf *out, const char *text)
+{
+    buf_str(out, "\nExamples:\n");
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        buf_printf(out, "%s%.*s\n", n && *text != ' ' ? "  " : "", (int)n, text);
+        text += n + (text[n] == '\n');
+    }
+}
+
 void opt_help_text(const struct opt_tool *t, const struct opt_command *command, struct buf *out)
 {
     struct help h = {out, width()};
@@ -179,11 +190,8 @@ void opt_help_text(const struct opt_tool *t, const struct opt_command *command, 
     buf_str(out, "\nCommon options:\n");
     for (const struct opt *o = opt_common; o->name; o++)
         option_entry(out, o, h.columns);
-    if (!command && t->examples) {
-        buf_printf(out, "\nExamples:\n%s", t->examples);
-        if (t->examples[strlen(t->examples) - 1] != '\n')
-            buf_char(out, '\n');
-    }
+    if (!command && t->examples)
+        help_examples(out, t->examples);
     if (!command && has_commands(t)) {
         snprintf(left, sizeof left, "'%s COMMAND --help' shows one command's options, --man the manual.",
                  t->name);

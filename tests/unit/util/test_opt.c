@@ -43,7 +43,7 @@ static const struct opt_tool tool = {.name = "chat-test",
                                      .default_first = true,
                                      .options = options,
                                      .env_prefix = "CHATTEST_",
-                                     .examples = "  chat-test serve --listen :1\n  chat-test backup d\n"};
+                                     .examples = "chat-test serve --listen :1\n  chat-test backup d\n"};
 
 static struct err_ctx ctx;
 static struct buf answer;
