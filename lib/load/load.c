@@ -56,12 +56,23 @@ static void start_more(struct load *l)
     }
 }
 
+/* The first member makes the chat; when that phone is away, the next who is there. */
+static struct load_phone *creator(struct load *l, const struct load_chat *c)
+{
+    for (uint32_t k = 0; k < c->members; k++) {
+        struct load_phone *p = &l->phones[l->members[c->first + k]];
+        if (p->client.state == CLIENT_READY && !p->background)
+            return p;
+    }
+    return NULL;
+}
+
 static void create(struct load *l, uint32_t i)
 {
     struct load_chat *c = &l->chats[i];
-    struct load_phone *p = &l->phones[l->members[c->first]];
+    struct load_phone *p = creator(l, c);
     uint64_t users[PROTO_USERS_MAX];
-    if (p->client.state != CLIENT_READY)
+    if (!p)
         return;
     for (uint32_t k = 0; k < c->members; k++)
         users[k] = l->phones[l->members[c->first + k]].client.user;
@@ -91,22 +102,48 @@ void load_on_ready(struct load_phone *p)
         l->ready_n++;
 }
 
+/* A server that begins with nothing counts from the beginning again. */
+static void start_counting(struct load *l, const struct load_chat *c, uint64_t number)
+{
+    for (uint32_t k = 0; k < c->members; k++)
+        phone_membership(&l->phones[l->members[c->first + k]], number)->top = 0;
+}
+
 void load_on_create_answer(struct load *l, const struct msg *m)
 {
-    if (l->phase != PHASE_SETUP || (m->t != MSG_DONE && m->t != MSG_ERROR) || !slice_is(m->re, "create") ||
+    if ((m->t != MSG_DONE && m->t != MSG_ERROR) || !slice_is(m->re, "create") ||
         m->chat - l->cfg.first_chat >= l->chats_n)
         return;
     struct load_chat *c = &l->chats[m->chat - l->cfg.first_chat];
     if (m->t == MSG_ERROR && !slice_is(m->code, proto_error_code(PROTO_CHAT_EXISTS))) {
-        if (m->retry_ms)
+        if (m->retry_ms || l->phase != PHASE_SETUP)
             return; /* asked again by itself */
         load_fail(l, ERR_UNAVAILABLE, "chat %llu could not be made: %.*s: %.*s", (unsigned long long)m->chat,
                   (int)m->code.n, m->code.n ? m->code.p : "", (int)m->text.n, m->text.n ? m->text.p : "");
         return;
     }
-    l->creating -= c->asked && !c->done;
-    l->chats_done += !c->done;
+    if (c->done)
+        return;
+    l->creating -= c->asked;
+    l->chats_done++;
     c->done = true;
+    if (l->phase != PHASE_SETUP)
+        start_counting(l, c, m->chat);
+}
+
+void load_on_refused_send(struct load *l, const struct msg *m)
+{
+    if ((l->phase != PHASE_LOAD && l->phase != PHASE_DRAIN) || m->t != MSG_ERROR ||
+        !slice_is(m->re, "send") || !slice_is(m->code, proto_error_code(PROTO_NO_SUCH_CHAT)) ||
+        m->chat - l->cfg.first_chat >= l->chats_n)
+        return;
+    uint32_t i = (uint32_t)(m->chat - l->cfg.first_chat);
+    if (!l->chats[i].done || load_now(l).mono_ns - l->chats[i].asked_ns < STALE_ANSWER_NS)
+        return; /* it is being made, or was just now */
+    l->chats[i].asked = l->chats[i].done = false;
+    l->chats_done--;
+    l->chats_remade++;
+    create(l, i);
 }
 
 static void on_arrival(struct timer *t);
@@ -305,6 +342,8 @@ static void on_sweep(struct timer *t)
         watch_tcp(l, &l->phones[i], now);
     if (l->sweep_count % 10 == 0 && diary_flush(l->diary, &l->why) && !l->result)
         l->result = l->why.code;
+    if (l->phase != PHASE_SETUP && l->chats_done < l->chats_n)
+        create_more(l);
     if (l->phase == PHASE_SETUP)
         sweep_setup(l, now);
     else if (l->phase == PHASE_DRAIN)

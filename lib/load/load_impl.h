@@ -16,6 +16,7 @@
 #define REFUSED_NS       (5 * NS_PER_S) /* nobody listens there */
 #define CREATES_MAX      100u           /* chats being made at once */
 #define CREATE_RETRY_NS  (5 * NS_PER_S)
+#define STALE_ANSWER_NS  NS_PER_S        /* a refusal from before the chat was made may come so late */
 #define UNACKED_NS       (10 * NS_PER_S) /* as TCP_USER_TIMEOUT would */
 #define QUIET_NS         (3 * NS_PER_S)  /* a legacy population is drained when nothing came for so long */
 #define LINGER_NS        (300 * NS_PER_MS)
@@ -28,14 +29,14 @@
 struct load_chat {
     uint32_t first, members; /* places in load.members */
     uint32_t population;
-    bool asked, done;
+    bool asked, done; /* done: it exists, as far as we know */
     uint64_t asked_ns;
 };
 
 /* A phone's part in a chat. */
 struct membership {
     uint32_t chat, place;
-    uint64_t top; /* highest seq surfaced */
+    uint64_t top, epoch; /* highest seq surfaced since the chat was made, and its epoch */
 };
 
 /* Something a person said that has no tick yet: they may press "send again". */
@@ -119,6 +120,7 @@ struct load {
     uint32_t start_next, ready_n, chats_done, creating;
     uint32_t conns; /* connection numbers given out */
     uint64_t intents, outboxes, connects, kills, network_changes, storage_losses, shown_unsent, undecodable;
+    uint64_t chats_remade;
     /* what the step in progress is about */
     uint64_t intended_ns, intent;
     const struct press *pressed;
@@ -165,6 +167,7 @@ void phone_drop(struct load_phone *p, enum reason reason);
 void phone_send_raw(struct load_phone *p, const struct msg *m);
 void phone_emit(void *arg, struct client *c, const struct client_effect *e);
 void phone_sample_acked(struct load_phone *p);
+struct membership *phone_membership(struct load_phone *p, uint64_t chat); /* NULL: not one of its chats */
 
 /* habits.c */
 void habits_start(struct load_phone *p);
@@ -184,5 +187,7 @@ void press_clear(struct load_phone *p);
 void load_fail(struct load *l, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void load_on_ready(struct load_phone *p);
 void load_on_create_answer(struct load *l, const struct msg *m);
+/* An answer to a send may say that the server has lost the chat: it is made again. */
+void load_on_refused_send(struct load *l, const struct msg *m);
 
 #endif

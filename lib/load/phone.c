@@ -129,6 +129,7 @@ void load_frame(struct load_phone *p, const char *data, size_t n)
     while (!rc && p->sock && (rc = proto_frame_next(&f, &m, &why)) == 1) {
         rc = 0;
         load_on_create_answer(l, &m);
+        load_on_refused_send(l, &m);
         phone_step(p, &(struct client_event){.type = CLIENT_MESSAGE, .m = &m});
     }
     if (rc < 0) {
@@ -255,7 +256,7 @@ static void do_close(struct load_phone *p, enum reason reason)
     phone_socket_over(p, reason, 0);
 }
 
-static struct membership *membership_of(struct load_phone *p, uint64_t chat)
+struct membership *phone_membership(struct load_phone *p, uint64_t chat)
 {
     struct load *l = p->load;
     for (uint32_t i = 0; i < p->chats_n; i++)
@@ -268,7 +269,7 @@ static struct membership *membership_of(struct load_phone *p, uint64_t chat)
 static void on_new_id(struct load_phone *p, const struct client_effect *e, bool again)
 {
     struct load *l = p->load;
-    const struct membership *ms = membership_of(p, e->chat);
+    const struct membership *ms = phone_membership(p, e->chat);
     struct ledger_sent sent = {.id = e->id,
                                .again = again && l->pressed ? &l->pressed->id : NULL,
                                .intent = e->intent,
@@ -334,7 +335,7 @@ static void on_surface(struct load_phone *p, const struct msg *m)
     struct load *l = p->load;
     if (m->from == p->client.user)
         return; /* an own message that came back with the log */
-    struct membership *ms = membership_of(p, m->chat);
+    struct membership *ms = phone_membership(p, m->chat);
     phone_trace(p, true,
                 (struct trace_event){.hop = HOP_CLIENT_SURFACE, .id = m->id, .chat = m->chat, .arg = m->seq});
     diary_surfaced(l->diary, l->io.now.wall_us, p->client.user, p->client.device, m);
@@ -346,10 +347,13 @@ static void on_surface(struct load_phone *p, const struct msg *m)
         fresh = true;
     enum ledger_seen seen =
         ledger_surfaced(&l->ledger, &m->id, ms->place, forgotten && fresh, l->io.now.mono_ns);
-    if (seen == LEDGER_FIRST && m->seq < ms->top)
+    /* what comes back from an earlier epoch comes late by the rules */
+    if (seen == LEDGER_FIRST && m->seq < ms->top && m->epoch == ms->epoch)
         l->ledger.counts[p->population].reordered++;
-    if (m->seq > ms->top)
+    if (m->seq > ms->top) {
         ms->top = m->seq;
+        ms->epoch = m->epoch;
+    }
 }
 
 static void on_message_effect(struct load_phone *p, const struct client_effect *e)

@@ -185,6 +185,47 @@ static void test_legacy_phones_lose_what_the_same_life_brings(void **state)
     world_release(&w);
 }
 
+static void play_with_amnesia(struct world *w, struct load_config *c)
+{
+    world_init(w, c);
+    w->amnesia_at = w->now.mono_ns + 10 * NS_PER_S;
+    assert_int_equal(load_new(&w->load, c, NULL), 0);
+    run(w);
+    assert_int_equal(load_result(w->load, NULL), 0);
+    assert_true(w->refusals > 0);
+    assert_true(count(w->load, "chats_remade") > 0);
+    assert_true(count(w->load, "chats_remade") <= 6);
+    assert_int_equal(count(w->load, "duplicates"), 0);
+    assert_int_equal(count(w->load, "reordered"), 0);
+}
+
+static void test_chats_that_the_server_forgot_are_made_again_and_what_waits_arrives(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    play_with_amnesia(&w, &c);
+    assert_int_equal(count(w.load, "accepted"), count(w.load, "sent"));
+    assert_int_equal(count(w.load, "gave_up"), 0);
+    /* only what the dying server had accepted and not yet pushed is gone */
+    assert_true(count(w.load, "lost") <= 3);
+    world_release(&w);
+}
+
+static void test_legacy_phones_lose_what_they_say_to_a_server_that_forgot(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("legacy");
+    struct load_config c = config_of(&p);
+    play_with_amnesia(&w, &c);
+    assert_true(count(w.load, "gave_up") >= (json_int_t)w.refusals);
+    assert_true(count(w.load, "lost") >= 3 * (json_int_t)w.refusals);
+    assert_true(count(w.load, "delivered") > 2 * count(w.load, "expected") / 3); /* then they talk again */
+    world_release(&w);
+}
+
 static void test_stalled_generator_shows_in_the_latency_and_casts_doubt(void **state)
 {
     (void)state;
@@ -269,6 +310,8 @@ int main(void)
         cmocka_unit_test(test_reliable_phones_lose_nothing_whatever_happens_to_them),
         cmocka_unit_test(test_lost_answers_are_asked_for_again_and_double_nothing),
         cmocka_unit_test(test_legacy_phones_lose_what_the_same_life_brings),
+        cmocka_unit_test(test_chats_that_the_server_forgot_are_made_again_and_what_waits_arrives),
+        cmocka_unit_test(test_legacy_phones_lose_what_they_say_to_a_server_that_forgot),
         cmocka_unit_test(test_stalled_generator_shows_in_the_latency_and_casts_doubt),
         cmocka_unit_test(test_setup_without_addresses_fails_with_a_sentence),
         cmocka_unit_test(test_interrupt_sums_up_what_was_done),

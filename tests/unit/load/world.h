@@ -28,7 +28,7 @@ struct load_socket {
     struct load_phone *phone;
     uint64_t user, written, read;
     uint32_t source;
-    bool dead, frozen; /* dead: the phone's end is gone */
+    bool dead, frozen, cut; /* dead: the phone's end is gone; cut: the server's */
 };
 
 enum what { OPENS, UP, DOWN, ENDS };
@@ -64,8 +64,11 @@ struct world {
     size_t chats_n;
     bool forgetful;         /* a legacy server: pushes to whom it believes connected, and no more */
     unsigned drop_accepted; /* 1 in so many answers is lost; 0: none */
-    unsigned answers, connects_failing, detached;
+    unsigned answers, connects_failing, detached, refusals;
     uint64_t stall_at, stall_ns; /* the generator gets no turn for so long */
+    uint64_t amnesia_at;         /* the server dies and comes back with nothing */
+    uint64_t epoch;
+    bool deaf_to_tcp; /* nothing that phones write is ever acknowledged */
     char phases[128];
     struct proto_scratch scratch;
 };
@@ -154,6 +157,10 @@ static uint64_t w_written(const struct load_socket *s)
 {
     return s->written;
 }
+static uint64_t w_acked(const struct load_socket *s)
+{
+    return the_world->deaf_to_tcp ? 0 : s->written;
+}
 static uint64_t w_read(const struct load_socket *s)
 {
     return s->read;
@@ -196,7 +203,7 @@ static void push(struct world *w, struct load_socket *s, const struct chat_kept 
     answer(w, s,
            &(struct msg){.t = MSG_MSG,
                          .chat = c->number,
-                         .epoch = EPOCH,
+                         .epoch = w->epoch,
                          .seq = seq,
                          .id = e->id,
                          .from = e->from,
@@ -220,11 +227,11 @@ static void on_hello(struct world *w, struct load_socket *s, const struct msg *m
     w->session[s->user - LOAD_FIRST_USER] = s;
     for (size_t i = 0; i < w->chats_n; i++)
         if (member(&w->chats[i], s->user))
-            heads[n++] = (struct claim){w->chats[i].number, EPOCH, w->chats[i].head};
+            heads[n++] = (struct claim){w->chats[i].number, w->epoch, w->chats[i].head};
     answer(w, s,
            &(struct msg){.t = MSG_WELCOME,
                          .session = SLICE("s"),
-                         .epoch = EPOCH,
+                         .epoch = w->epoch,
                          .ts = w->now.wall_us,
                          .beat_s = 10,
                          .resume = heads,
@@ -236,7 +243,7 @@ static void on_hello(struct world *w, struct load_socket *s, const struct msg *m
             continue;
         uint64_t from = 0;
         for (uint32_t k = 0; k < m->resume_n; k++)
-            if (m->resume[k].chat == w->chats[i].number)
+            if (m->resume[k].chat == w->chats[i].number && m->resume[k].epoch == w->epoch)
                 from = m->resume[k].seq;
         for (uint32_t q = (uint32_t)from + 1; q <= w->chats[i].head; q++)
             push(w, s, &w->chats[i], q);
@@ -245,6 +252,12 @@ static void on_hello(struct world *w, struct load_socket *s, const struct msg *m
 
 static void on_create(struct world *w, struct load_socket *s, const struct msg *m)
 {
+    if (kept(w, m->chat)) {
+        answer(w, s,
+               &(struct msg){
+                   .t = MSG_ERROR, .code = SLICE("chat_exists"), .re = SLICE("create"), .chat = m->chat});
+        return;
+    }
     assert_true(w->chats_n < CHATS_MAX && m->users_n <= USERS_MAX);
     struct chat_kept *c = &w->chats[w->chats_n++];
     c->number = m->chat;
@@ -257,7 +270,16 @@ static void on_create(struct world *w, struct load_socket *s, const struct msg *
 static void on_send(struct world *w, struct load_socket *s, const struct msg *m)
 {
     struct chat_kept *c = kept(w, m->chat);
-    assert_non_null(c);
+    if (!c) {
+        w->refusals++;
+        answer(w, s,
+               &(struct msg){.t = MSG_ERROR,
+                             .code = SLICE("no_such_chat"),
+                             .re = SLICE("send"),
+                             .id = m->id,
+                             .chat = m->chat});
+        return;
+    }
     assert_true(member(c, s->user));
     uint32_t seq = 0;
     for (uint32_t q = 1; q <= c->head; q++)
@@ -280,7 +302,7 @@ static void on_send(struct world *w, struct load_socket *s, const struct msg *m)
         return;
     answer(w, s,
            &(struct msg){
-               .t = MSG_ACCEPTED, .id = m->id, .chat = m->chat, .epoch = EPOCH, .seq = seq, .dup = dup});
+               .t = MSG_ACCEPTED, .id = m->id, .chat = m->chat, .epoch = w->epoch, .seq = seq, .dup = dup});
 }
 
 static void on_sync(struct world *w, struct load_socket *s, const struct msg *m)
@@ -332,7 +354,8 @@ static void deliver(struct world *w, struct happening *h)
             load_opened(s->phone);
         break;
     case UP:
-        server_reads(w, s, h->data, h->n);
+        if (!s->cut)
+            server_reads(w, s, h->data, h->n);
         break;
     case DOWN:
         if (!s->dead && s->frozen) {
@@ -365,6 +388,23 @@ static bool next_happening(struct world *w, struct happening *out, uint64_t unti
     return true;
 }
 
+static void forget_all(struct world *w)
+{
+    w->amnesia_at = 0;
+    w->epoch++;
+    memset(w->session, 0, sizeof w->session);
+    for (; w->chats_n; w->chats_n--)
+        free(w->chats[w->chats_n - 1].log);
+    for (size_t i = 0, n = w->sockets_n; i < n; i++) {
+        struct load_socket *s = w->sockets[i];
+        s->cut = true;
+        if (!s->dead) {
+            s->dead = true;
+            load_closed(s->phone, 0, REASON_RESET);
+        }
+    }
+}
+
 static void move_to(struct world *w, uint64_t ns)
 {
     if (ns > w->now.mono_ns) {
@@ -387,6 +427,11 @@ static void run(struct world *w)
             continue;
         }
         assert_true(at != 0);
+        if (w->amnesia_at && at >= w->amnesia_at) {
+            move_to(w, w->amnesia_at);
+            forget_all(w);
+            continue;
+        }
         if (w->stall_at && at >= w->stall_at) {
             at += w->stall_ns;
             w->stall_at = 0;
@@ -400,6 +445,7 @@ static void world_init(struct world *w, struct load_config *c)
 {
     memset(w, 0, sizeof *w);
     the_world = w;
+    w->epoch = EPOCH;
     w->now = (struct now){1000 * NS_PER_S, 1764000000000000ull};
     w->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     c->world = (struct load_world){.now = w_now,
@@ -412,7 +458,7 @@ static void world_init(struct world *w, struct load_config *c)
                                    .freeze = w_freeze,
                                    .written = w_written,
                                    .read = w_read,
-                                   .acked = w_written,
+                                   .acked = w_acked,
                                    .flow = w_flow,
                                    .radio = w_radio,
                                    .phase = w_phase,
