@@ -55,15 +55,39 @@ static void same_msg(const struct msg *a, const struct msg *b, uint64_t fields)
 #define HAS(f) (fields & MSG_HAS(f))
 #define NUM(f)                                                                                               \
     if (HAS(f))                                                                                              \
-        assert_true(a->f == b->f);
+    assert_true(a->f == b->f)
 #define TXT(f)                                                                                               \
     if (HAS(f))                                                                                              \
-        same_text(a->f, b->f);
-    NUM(device)
-    NUM(chat) NUM(seq) NUM(away) NUM(after) NUM(limit) NUM(since) NUM(user) NUM(epoch) NUM(ts) NUM(beat_s)
-        NUM(dup) NUM(from) NUM(to) NUM(more) NUM(gap_from) NUM(retry_ms) NUM(reconnect) TXT(token) TXT(net)
-            TXT(kind) TXT(body) TXT(session) TXT(re) TXT(reason) TXT(code) TXT(text) if (HAS(id))
-                assert_memory_equal(&a->id, &b->id, sizeof a->id);
+    same_text(a->f, b->f)
+    NUM(device);
+    NUM(chat);
+    NUM(seq);
+    NUM(away);
+    NUM(after);
+    NUM(limit);
+    NUM(since);
+    NUM(user);
+    NUM(epoch);
+    NUM(ts);
+    NUM(beat_s);
+    NUM(dup);
+    NUM(from);
+    NUM(to);
+    NUM(more);
+    NUM(gap_from);
+    NUM(retry_ms);
+    NUM(reconnect);
+    TXT(token);
+    TXT(net);
+    TXT(kind);
+    TXT(body);
+    TXT(session);
+    TXT(re);
+    TXT(reason);
+    TXT(code);
+    TXT(text);
+    if (HAS(id))
+        assert_memory_equal(&a->id, &b->id, sizeof a->id);
     if (HAS(limits))
         assert_memory_equal(&a->limits, &b->limits, sizeof a->limits);
     if (HAS(tag)) {
