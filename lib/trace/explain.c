@@ -65,8 +65,8 @@ static void tell_packets(const struct telling *t, uint32_t rec, bool down)
         return;
     struct lane *other = l->peer != TRACE_NONE ? &r->index->lane[l->peer] : NULL;
     struct packets p = {.r = r};
-    link_packets(r, down ? other : l, down ? l : other, down, bytes_begin(r, l, rec), e->arg, count_packet,
-                 &p);
+    link_packets(r, down ? other : l, down ? l : other, down,
+                 (struct byte_range){bytes_begin(r, l, rec), e->arg, 0}, count_packet, &p);
     if (!p.dropped && !p.delivered)
         return;
     buf_str(t->out, "                     packets under it: ");

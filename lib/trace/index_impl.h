@@ -11,6 +11,12 @@
 /* What was under way this shortly before the end of the run was not observed to its end. */
 #define IN_FLIGHT_NS (2 * NS_PER_S)
 
+/* A moment that is certainly before `ns` at the other end. */
+static inline uint64_t skewed_before(uint64_t ns)
+{
+    return ns > SKEW_NS ? ns - SKEW_NS : 0;
+}
+
 /* Records grouped by a 16-byte key: group g has rec[first[g]] .. rec[first[g + 1] - 1], in order of time. */
 struct groups {
     struct id *key;
@@ -20,8 +26,16 @@ struct groups {
     uint64_t seed;
 };
 
+/* What link.c found out about one direction of a connection: records of its flow, the stream's origin. */
+struct direction {
+    const uint32_t *rec;
+    uint64_t reached; /* bytes that arrived without a hole */
+    uint32_t n, origin;
+    bool asked, found, measured;
+};
+
 struct lane {
-    uint64_t reached[2];             /* link_reached() of both directions + 1, once asked: up, down */
+    struct direction dir[2];         /* up, down; filled in when first asked for */
     uint64_t user, start_ns, end_ns; /* of its first and last record */
     uint64_t hole_ns;                /* the latest moment before which a record is missing; 0: no hole */
     uint32_t open, close;            /* records, or TRACE_NONE */
@@ -74,8 +88,8 @@ uint32_t groups_find(const struct groups *g, const struct id *key);
 struct id flow_key(const struct id *flow, bool down);
 /* The lane of a record with a connection, else NULL. */
 struct lane *lane_of(const struct trace_run *r, const struct trace_event *e);
-/* The first SOCKET_READ whose end offset is at least `offset`, or TRACE_NONE. */
-uint32_t lane_read_at(const struct trace_run *r, const struct lane *l, uint64_t offset);
+/* The first SOCKET_READ since that moment whose end offset is at least `offset`, or TRACE_NONE. */
+uint32_t lane_read_at(const struct trace_run *r, const struct lane *l, uint64_t offset, uint64_t since_ns);
 /* Nothing is missing from this moment to the lane's end. */
 bool lane_complete_since(const struct lane *l, uint64_t ns);
 uint64_t event_user(const struct trace_run *r, const struct trace_event *e);
@@ -92,11 +106,16 @@ struct chat_members *chat_members(const struct trace_run *r, uint64_t chat);
 
 /* How far a direction's bytes reached the far end without a hole: the end offset; false when the stream's
  * origin (SYN) was not seen on this lane's connection. */
-bool link_reached(const struct trace_run *r, struct lane *client, const struct lane *server, bool down,
+bool link_reached(const struct trace_run *r, struct lane *client, struct lane *server, bool down,
                   uint64_t *end);
-/* Walk the packets of a direction that carry bytes of (from, to]: fn gets the record. */
+/* Walk the packets of a direction, from a moment on, that carry bytes of (from, to]: fn gets the record. */
+struct byte_range {
+    uint64_t from, to, since_ns;
+};
 typedef void link_fn(void *arg, uint32_t rec);
-void link_packets(const struct trace_run *r, const struct lane *client, const struct lane *server, bool down,
-                  uint64_t from, uint64_t to, link_fn *fn, void *arg);
+void link_packets(const struct trace_run *r, struct lane *client, struct lane *server, bool down,
+                  struct byte_range range, link_fn *fn, void *arg);
+/* Of records in order of time, the position of the first at or after that moment. */
+uint32_t first_since(const struct trace_run *r, const uint32_t *rec, uint32_t n, uint64_t ns);
 
 #endif

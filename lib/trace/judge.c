@@ -59,7 +59,7 @@ static bool send_not_received(const struct story *s, uint32_t send)
         return true;
     if (!client)
         return false;
-    if (server && lane_complete_since(server, e->ts_ns - SKEW_NS))
+    if (server && lane_complete_since(server, skewed_before(e->ts_ns)))
         return true;
     return complete(s, TRACE_SIDE_LINK) && link_reached(s->r, client, server, false, &reached) &&
            reached < e->arg;
@@ -103,43 +103,46 @@ static bool cut_short(const struct story *s, const struct lane *l, uint64_t ns)
     return c->reason == REASON_RUN_END && c->ts_ns < ns + IN_FLIGHT_NS;
 }
 
-static void last_drop(void *arg, uint32_t rec)
+struct drop {
+    const struct trace_run *r;
+    uint32_t rec;
+};
+
+static void note_drop(void *arg, uint32_t rec)
 {
-    const struct trace_run *r = ((void **)arg)[0];
-    uint32_t *found = ((void **)arg)[1];
-    if (r->event[rec].hop == HOP_LINK_DROP)
-        *found = rec;
+    struct drop *d = arg;
+    if (d->r->event[rec].hop == HOP_LINK_DROP)
+        d->rec = rec;
 }
 
-/* The last packet dropped under the bytes that end at `end`. */
-static uint32_t drop_under(const struct story *s, const struct lane *client, const struct lane *server,
-                           bool down, uint64_t end)
+/* The last packet dropped under the last byte that this record wrote. */
+static uint32_t drop_under(const struct story *s, struct lane *client, struct lane *server, bool down,
+                           const struct trace_event *e)
 {
-    uint32_t found = TRACE_NONE;
-    void *arg[2] = {(void *)s->r, &found};
-    link_packets(s->r, client, server, down, end - 1, end, last_drop, arg);
-    return found;
+    struct drop d = {s->r, TRACE_NONE};
+    link_packets(s->r, client, server, down, (struct byte_range){e->arg - 1, e->arg, skewed_before(e->ts_ns)},
+                 note_drop, &d);
+    return d.rec;
 }
 
 struct delivery {
     const struct trace_run *r;
-    uint64_t since_ns;
     bool found;
 };
 
 static void note_delivery(void *arg, uint32_t rec)
 {
     struct delivery *d = arg;
-    d->found |= d->r->event[rec].hop == HOP_LINK_DELIVER && d->r->event[rec].ts_ns >= d->since_ns;
+    d->found |= d->r->event[rec].hop == HOP_LINK_DELIVER;
 }
 
 /* Did the link bring this byte to the phone on this connection? With the SYN's record missing an earlier
  * connection of the same 4-tuple would be measured: its packets all lie before this one opened. */
-static bool byte_delivered(const struct story *s, const struct lane *client, const struct lane *server,
-                           uint64_t end)
+static bool byte_delivered(const struct story *s, struct lane *client, struct lane *server, uint64_t end)
 {
-    struct delivery d = {s->r, server->start_ns, false};
-    link_packets(s->r, client, server, true, end - 1, end, note_delivery, &d);
+    struct delivery d = {s->r, false};
+    link_packets(s->r, client, server, true, (struct byte_range){end - 1, end, server->start_ns},
+                 note_delivery, &d);
     return d.found;
 }
 
@@ -177,7 +180,7 @@ static void judge_uplink(const struct story *s, struct trace_pair *p)
     }
     for (uint32_t i = 0; i < s->sends; i++) {
         const struct trace_event *e = event(s, s->send[i]);
-        const struct lane *l = lane_of(s->r, e), *server = peer(s, l);
+        struct lane *l = lane_of(s->r, e), *server = peer(s, l);
         cite(p, s->send[i]);
         if (!send_not_received(s, s->send[i])) {
             unknown(p, "the server's records of that connection have holes");
@@ -187,7 +190,7 @@ static void judge_uplink(const struct story *s, struct trace_pair *p)
             unknown(p, "it is not known how the sender's connection ended");
             return;
         }
-        uint32_t drop = drop_under(s, l, server, false, e->arg);
+        uint32_t drop = drop_under(s, l, server, false, e);
         cite(p, drop);
         cite(p, l->close);
         if (server)
@@ -288,7 +291,7 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         settle(p, VERDICT_LOST_IN_CLIENT, close->reason, "the phone received it and never showed it");
         return;
     }
-    uint32_t read = lane_read_at(s->r, client, e->arg);
+    uint32_t read = lane_read_at(s->r, client, e->arg, skewed_before(e->ts_ns));
     if (read != TRACE_NONE) {
         cite(p, read);
         settle(p, VERDICT_LOST_IN_CLIENT, close->reason, "the app read its bytes and never showed it");
@@ -312,7 +315,7 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         unknown(p, "where the connection's stream began is not on record");
         return;
     }
-    uint32_t drop = drop_under(s, client, server, true, e->arg);
+    uint32_t drop = drop_under(s, client, server, true, e);
     cite(p, drop);
     settle(p, VERDICT_LOST_DOWNLINK, drop != TRACE_NONE ? event(s, drop)->reason : close->reason,
            "pushed to a live connection, its bytes never arrived");

@@ -68,16 +68,15 @@ bool lane_complete_since(const struct lane *l, uint64_t ns)
     return l->close != TRACE_NONE && (l->hole_ns == 0 || l->hole_ns + SKEW_NS < ns);
 }
 
-uint32_t lane_read_at(const struct trace_run *r, const struct lane *l, uint64_t offset)
+uint32_t lane_read_at(const struct trace_run *r, const struct lane *l, uint64_t offset, uint64_t since_ns)
 {
     const struct groups *g = &r->index->lanes;
-    uint32_t number = (uint32_t)(l - r->index->lane);
-    uint32_t lo = g->first[number], hi = g->first[number + 1];
-    /* offsets of reads rise, other records' are skipped one by one */
-    for (; lo < hi; lo++) {
-        const struct trace_event *e = &r->event[g->rec[lo]];
+    uint32_t number = (uint32_t)(l - r->index->lane), n = g->first[number + 1] - g->first[number];
+    const uint32_t *rec = &g->rec[g->first[number]];
+    for (uint32_t k = first_since(r, rec, n, since_ns); k < n; k++) {
+        const struct trace_event *e = &r->event[rec[k]];
         if (e->hop == HOP_SOCKET_READ && e->arg >= offset)
-            return g->rec[lo];
+            return rec[k];
     }
     return TRACE_NONE;
 }
