@@ -164,12 +164,21 @@ static void enter_epoch(struct client_chat *ch, uint64_t epoch)
     ch->epoch = epoch;
 }
 
-/* The server's current epoch counts this chat from below our cursor: its word holds. */
+/* The server counts this chat from below our cursor: its word holds. Of its current epoch we have seen
+ * nothing yet, so that is read from its start; an older one is a copy's, and we know it. */
 static void restart_at(struct client_chat *ch, uint64_t epoch, uint64_t seq)
 {
     enter_epoch(ch, epoch);
     ch->seq = ch->seen = seq;
     ch->ahead = 0;
+}
+
+/* The first seq of the epoch that `seq` is of: 1 in a new store, a multiple of 2^32 in a copy (design.md,
+ * section 4). */
+static uint64_t epoch_start(uint64_t seq)
+{
+    uint64_t start = seq & ~(uint64_t)UINT32_MAX;
+    return start ? start : 1;
 }
 
 static bool contradicts(const struct client *c, const struct client_chat *ch, uint64_t epoch, uint64_t seq)
@@ -213,7 +222,7 @@ void chat_on_welcome(struct client *c, const struct msg *m, const struct client_
         else if (fresh)
             ch->base_unknown = false;
         if (!ch->base_unknown && ch->epoch && claim->epoch != ch->epoch && claim->seq < ch->seq)
-            restart_at(ch, claim->epoch, claim->seq);
+            restart_at(ch, claim->epoch, claim->epoch == c->epoch ? epoch_start(claim->seq) - 1 : claim->seq);
         if (ch->seen < claim->seq)
             ch->seen = claim->seq;
         if (ch->base_unknown && c->rebuild)

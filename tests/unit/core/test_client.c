@@ -98,14 +98,19 @@ static void hear(struct story *s, struct msg m)
     step(s, (struct client_event){.type = CLIENT_MESSAGE, .m = &m});
 }
 
-static void welcome(struct story *s, struct claim *chats, uint32_t n)
+static void welcome_of(struct story *s, uint64_t epoch, struct claim *chats, uint32_t n)
 {
     hear(s, (struct msg){.t = MSG_WELCOME,
-                         .epoch = EPOCH,
+                         .epoch = epoch,
                          .ts = s->io.now.wall_us + 5000000,
                          .beat_s = 10,
                          .resume = chats,
                          .resume_n = n});
+}
+
+static void welcome(struct story *s, struct claim *chats, uint32_t n)
+{
+    welcome_of(s, EPOCH, chats, n);
 }
 
 static struct id id_no(uint8_t n)
@@ -546,6 +551,26 @@ static void test_server_with_an_empty_store_is_believed(void **state)
     finish(&s);
 }
 
+static void test_what_an_empty_store_took_before_we_came_back_is_read_from_its_start(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    for (uint64_t q = 1; q <= 5; q++)
+        push(&s, q);
+    step(&s, (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET});
+    pass(&s, 30 * S);
+    step(&s, (struct client_event){.type = CLIENT_CONNECTED});
+    struct claim head = {CHAT, 99, 3}; /* made again by another, who has talked since */
+    welcome_of(&s, 99, &head, 1);
+    s.n = 0;
+    for (uint8_t q = 1; q <= 3; q++)
+        msg_of(&s, 99, q, 8, id_no(60 + q));
+    assert_surfaced(&s, "1 2 3");
+    assert_int_equal(count(&s, CLIENT_DUPLICATE), 0);
+    finish(&s);
+}
+
 static void test_hello_resumes_from_the_cursors(void **state)
 {
     (void)state;
@@ -862,6 +887,7 @@ int main(void)
         cmocka_unit_test(test_gap_is_accepted_as_a_jump),
         cmocka_unit_test(test_entry_that_returns_after_an_epoch_change_is_known_by_its_place),
         cmocka_unit_test(test_server_with_an_empty_store_is_believed),
+        cmocka_unit_test(test_what_an_empty_store_took_before_we_came_back_is_read_from_its_start),
         cmocka_unit_test(test_hello_resumes_from_the_cursors),
         cmocka_unit_test(test_coming_to_the_foreground_asks_for_what_was_missed),
         cmocka_unit_test(test_phone_that_lost_its_storage_shows_the_last_half_hour_again_in_order),
