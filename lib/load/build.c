@@ -50,8 +50,7 @@ static void group_up(struct load *l, uint32_t number, uint32_t *order, uint32_t 
         uint32_t groups = groups_of(p->n, p->cfg->chat_size);
         for (uint32_t g = 0; g < groups; g++) {
             uint32_t from = g * p->cfg->chat_size, to = g + 1 == groups ? p->n : from + p->cfg->chat_size;
-            l->chats[l->chats_n] =
-                (struct load_chat){.first = *member_at, .members = to - from, .population = number};
+            l->chats[l->chats_n] = (struct load_chat){.first = *member_at, .members = to - from};
             for (uint32_t i = from; i < to; i++) {
                 struct load_phone *phone = &l->phones[order[i]];
                 l->members[(*member_at)++] = order[i];

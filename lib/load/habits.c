@@ -265,14 +265,30 @@ void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint6
         start_press(p, x);
 }
 
+/* A person watches no more than so many ticks. */
+static void forget_oldest_untick(struct load_phone *p)
+{
+    struct press **at = &p->unticked;
+    while ((*at)->next)
+        at = &(*at)->next;
+    free(*at);
+    *at = NULL;
+    p->unticked_n--;
+    p->load->ticks_unwatched++;
+}
+
 void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent,
                   struct slice body, uint64_t end_offset)
 {
-    if (!habits_of(p)->resend_after || !habits_of(p)->resend_share_ppm || p->unticked_n >= UNTICKED_MAX)
+    if (!habits_of(p)->resend_after || !habits_of(p)->resend_share_ppm)
         return;
+    if (p->unticked_n >= UNTICKED_MAX)
+        forget_oldest_untick(p);
     struct press *x = press_new(p, id, chat, intent, body);
-    if (!x)
+    if (!x) {
+        p->load->ticks_unwatched++;
         return;
+    }
     x->end_offset = end_offset;
     x->next = p->unticked;
     p->unticked = x;

@@ -51,7 +51,6 @@ static void start_more(struct load *l)
 {
     while (l->start_next < l->phones_n && l->start_next - l->ready_n < CONNECTS_MAX) {
         struct load_phone *p = &l->phones[l->start_next++];
-        p->started = true;
         phone_simple(p, CLIENT_START);
     }
 }

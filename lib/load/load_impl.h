@@ -21,15 +21,14 @@
 #define QUIET_NS         (3 * NS_PER_S)  /* a legacy population is drained when nothing came for so long */
 #define LINGER_NS        (300 * NS_PER_MS)
 #define STALL_NS         NS_PER_S
-#define UNTICKED_MAX     64u
+#define UNTICKED_MAX     64u  /* ticks a person waits for; of more, the oldest is forgotten and counted */
 #define ROUND_MAX        2000 /* timers fired in one tick, then sockets get their turn */
 #define OUTBOX_MAX       256u
 #define OUTBOX_BYTES_MAX (4u << 20)
 
 struct load_chat {
     uint32_t first, members; /* places in load.members */
-    uint32_t population;
-    bool asked, done; /* done: it exists, as far as we know */
+    bool asked, done;        /* done: it exists, as far as we know */
     uint64_t asked_ns;
 };
 
@@ -66,7 +65,7 @@ struct load_phone {
     uint32_t chats_n, unticked_n, awake_place;
     uint16_t population;
     uint8_t address;
-    bool background, offline, cut_next, was_ready, started;
+    bool background, offline, cut_next, was_ready;
     uint8_t lost_reason;
 };
 
@@ -120,7 +119,7 @@ struct load {
     uint32_t start_next, ready_n, chats_done, creating;
     uint32_t conns; /* connection numbers given out */
     uint64_t intents, outboxes, connects, kills, network_changes, storage_losses, shown_unsent, undecodable;
-    uint64_t chats_remade;
+    uint64_t chats_remade, ticks_unwatched;
     /* what the step in progress is about */
     uint64_t intended_ns, intent;
     const struct press *pressed;
@@ -160,9 +159,9 @@ uint32_t phone_address(const struct load_phone *p);
 void phone_step(struct load_phone *p, const struct client_event *e);
 void phone_simple(struct load_phone *p, enum client_event_type type);
 void phone_trace(struct load_phone *p, bool lane, struct trace_event e);
-/* Its socket is gone or of no use: end lane, free what is still there, tell the client. */
 /* The socket is gone already; what TCP had not acknowledged will never be ticked. */
 void phone_socket_over(struct load_phone *p, enum reason reason, uint64_t code);
+/* Its socket is gone or of no use: end lane, free what is still there, tell the client. */
 void phone_drop(struct load_phone *p, enum reason reason);
 void phone_send_raw(struct load_phone *p, const struct msg *m);
 void phone_emit(void *arg, struct client *c, const struct client_effect *e);

@@ -326,8 +326,9 @@ static void on_gave_up(struct load_phone *p, const struct client_effect *e)
                                      .chat = e->chat,
                                      .reason = (uint8_t)e->reason,
                                      .arg = e->attempt});
-    if (!client_has_outbox(&p->client))
-        press_later(p, &e->id, e->chat, e->intent, (struct slice){l->body, l->body_len});
+    /* who was told at once may press; who saw a tick before the refusal has no reason to */
+    if (!client_has_outbox(&p->client) && e->reason == REASON_NOT_CONNECTED)
+        press_later(p, &e->id, e->chat, e->intent, e->body);
 }
 
 static void on_surface(struct load_phone *p, const struct msg *m)

@@ -111,9 +111,9 @@ void load_report_json(const struct load *l, struct buf *out)
     buf_printf(out,
                "},\"phones\":{\"connects\":%" PRIu64 ",\"kills\":%" PRIu64 ",\"network_changes\":%" PRIu64
                ",\"storage_losses\":%" PRIu64 ",\"shown_unsent\":%" PRIu64 ",\"undecodable\":%" PRIu64
-               ",\"chats_remade\":%" PRIu64 "}",
+               ",\"chats_remade\":%" PRIu64 ",\"ticks_unwatched\":%" PRIu64 "}",
                l->connects, l->kills, l->network_changes, l->storage_losses, l->shown_unsent, l->undecodable,
-               l->chats_remade);
+               l->chats_remade, l->ticks_unwatched);
     buf_printf(out, ",\"seed\":%" PRIu64 ",\"drained\":%s,\"interrupted\":%s,\"inconclusive\":", l->cfg.seed,
                l->drained ? "true" : "false", l->interrupted ? "true" : "false");
     if (doubt)

@@ -185,6 +185,42 @@ static void test_legacy_phones_lose_what_the_same_life_brings(void **state)
     world_release(&w);
 }
 
+static void test_legacy_person_watches_the_youngest_ticks_and_the_others_are_counted(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("legacy");
+    struct load_config c = config_of(&p);
+    p.rate_per_1000s = 200000;
+    p.habits = (struct load_habits){.resend_after = NS_PER_S, .resend_share_ppm = 1000000};
+    c.duration_ns = 15 * NS_PER_S;
+    world_init(&w, &c);
+    w.deaf_to_tcp = true; /* given up after 10 s: by then each phone has written 170 messages */
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    json_int_t forgotten = count(w.load, "ticks_unwatched"), resends = count(w.load, "resends");
+    assert_in_range(forgotten, 12 * 80, 12 * 250);
+    assert_in_range(resends, 12 * 60, 12 * 130);
+    world_release(&w);
+}
+
+static void test_legacy_person_sends_again_what_they_said_without_a_connection(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct load_population p = people("legacy");
+    struct load_config c = config_of(&p);
+    struct load_fault fault = {.at_ns = 5 * NS_PER_S, .what = LOAD_KILL_SOCKET, .share_ppm = 1000000};
+    p.rate_per_1000s = 200000;
+    p.habits = (struct load_habits){.resend_after = NS_PER_S, .resend_share_ppm = 1000000};
+    c.faults = &fault;
+    c.faults_n = 1;
+    play(&w, &c);
+    assert_true(count(w.load, "gave_up") > 0);
+    assert_true(count(w.load, "resends") >= count(w.load, "gave_up"));
+    world_release(&w);
+}
+
 static void play_with_amnesia(struct world *w, struct load_config *c)
 {
     world_init(w, c);
@@ -310,6 +346,8 @@ int main(void)
         cmocka_unit_test(test_reliable_phones_lose_nothing_whatever_happens_to_them),
         cmocka_unit_test(test_lost_answers_are_asked_for_again_and_double_nothing),
         cmocka_unit_test(test_legacy_phones_lose_what_the_same_life_brings),
+        cmocka_unit_test(test_legacy_person_watches_the_youngest_ticks_and_the_others_are_counted),
+        cmocka_unit_test(test_legacy_person_sends_again_what_they_said_without_a_connection),
         cmocka_unit_test(test_chats_that_the_server_forgot_are_made_again_and_what_waits_arrives),
         cmocka_unit_test(test_legacy_phones_lose_what_they_say_to_a_server_that_forgot),
         cmocka_unit_test(test_stalled_generator_shows_in_the_latency_and_casts_doubt),
