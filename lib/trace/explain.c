@@ -66,7 +66,8 @@ static void tell_packets(const struct telling *t, uint32_t rec, bool down)
     struct lane *other = l->peer != TRACE_NONE ? &r->index->lane[l->peer] : NULL;
     struct packets p = {.r = r};
     link_packets(r, down ? other : l, down ? l : other, down,
-                 (struct byte_range){bytes_begin(r, l, rec), e->arg, 0}, count_packet, &p);
+                 (struct byte_range){bytes_begin(r, l, rec), e->arg, skewed_before(e->ts_ns)}, count_packet,
+                 &p);
     if (!p.dropped && !p.delivered)
         return;
     buf_str(t->out, "                     packets under it: ");

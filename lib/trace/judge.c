@@ -105,23 +105,31 @@ static bool cut_short(const struct story *s, const struct lane *l, uint64_t ns)
 
 struct drop {
     const struct trace_run *r;
+    uint64_t until_ns;
     uint32_t rec;
 };
 
 static void note_drop(void *arg, uint32_t rec)
 {
     struct drop *d = arg;
-    if (d->r->event[rec].hop == HOP_LINK_DROP)
+    const struct trace_event *e = &d->r->event[rec];
+    if (e->hop == HOP_LINK_DROP && (d->rec == TRACE_NONE || e->ts_ns <= d->until_ns))
         d->rec = rec;
 }
 
-/* The last packet dropped under the last byte that this record wrote. */
+/* The packet whose loss stopped it: the last one dropped before the phone closed under the last byte that
+ * this record wrote, else under the first byte that never arrived: what comes behind that waits in the
+ * sender's window. */
 static uint32_t drop_under(const struct story *s, struct lane *client, struct lane *server, bool down,
                            const struct trace_event *e)
 {
-    struct drop d = {s->r, TRACE_NONE};
+    uint64_t until = client->close != TRACE_NONE ? event(s, client->close)->ts_ns : UINT64_MAX;
+    struct drop d = {s->r, until, TRACE_NONE};
+    uint64_t reached;
     link_packets(s->r, client, server, down, (struct byte_range){e->arg - 1, e->arg, skewed_before(e->ts_ns)},
                  note_drop, &d);
+    if (d.rec == TRACE_NONE && link_reached(s->r, client, server, down, &reached) && reached < e->arg)
+        link_packets(s->r, client, server, down, (struct byte_range){reached, reached + 1, 0}, note_drop, &d);
     return d.rec;
 }
 
