@@ -130,7 +130,7 @@ int tool_run(const struct opt_set *o, int *status, struct err_ctx *err)
     rc = rc ? rc : tun_world_start(&w, &c, err);
     if (rc)
         return rc;
-    if (opt_verbosity(o) > 0)
+    if (opt_verbosity(o) > 0 || (opt_verbosity(o) == 0 && !opt_given(o, "seed")))
         fprintf(stderr, "chat-netem: seed %" PRIu64 "\n", c.seed);
     rc = run_command(w, o, status, err);
     struct tun_stats s;

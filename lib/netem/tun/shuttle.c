@@ -46,6 +46,7 @@ struct shuttle {
     struct link_nat nat;
     struct trace *trace;
     struct trace_writer *writer;
+    uint8_t spare[HELD_PACKET_SIZE]; /* where a packet is read to when the pool is empty */
     bool stop, orphaned, calm;
 };
 
@@ -262,10 +263,9 @@ static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint3
 
 static void read_batch(struct shuttle *s, enum netem_dir dir)
 {
-    uint8_t spare[HELD_PACKET_SIZE];
     int64_t slot = pool_take(&s->pool);
     for (int i = 0; i < BATCH; i++) {
-        uint8_t *at = slot < 0 ? spare : s->pool.packet[slot];
+        uint8_t *at = slot < 0 ? s->spare : s->pool.packet[slot];
         ssize_t n = read(s->c->tun_fd[dir == NETEM_DOWN], at, HELD_PACKET_SIZE);
         if (n <= 0)
             break;
