@@ -87,6 +87,14 @@ static int common(struct load_config *c, const struct opt_set *o, struct err_ctx
     return rc;
 }
 
+/* A server that had a load before knows the chats of then, with other members: take fresh numbers, unless an
+ * earlier run's outboxes are to be emptied. */
+static void fresh_chats(struct load_config *c)
+{
+    if (!c->diary)
+        c->first_chat = clock_wall_us();
+}
+
 int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err)
 {
     struct scenario *s = &p->scenario;
@@ -107,6 +115,7 @@ int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o
     if (!opt_given(o, "drain"))
         c->drain_ns = s->drain;
     c->lag_max_ns = s->send_lag_max;
+    fresh_chats(c);
     client_faults(p, c);
     return 0;
 }
@@ -152,9 +161,6 @@ int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, s
     c->populations_n = 1;
     c->seed = opt_seed(o);
     c->duration_ns = opt_u64(o, "for");
-    /* a server that was flooded before knows the chats of then, with other members: take fresh numbers,
-     * unless an earlier run's outboxes are to be emptied */
-    if (!c->diary)
-        c->first_chat = clock_wall_us();
+    fresh_chats(c);
     return 0;
 }

@@ -120,11 +120,11 @@ void habit_network_change(struct load_phone *p)
     phone_simple(p, CLIENT_OFFLINE);
     if (p->sock) {
         phone_sample_acked(p);
-        if (l->cfg.world.vanish(p->sock) && !l->rude_ends_told) {
+        int rc = l->cfg.world.vanish(p->sock);
+        if (rc && !l->rude_ends_told) {
             l->rude_ends_told = true;
-            log_warn(
-                "phones that change their network leave their sockets with a FIN: to leave silently takes "
-                "CAP_NET_ADMIN");
+            log_warn("phones that change their network leave their sockets with a FIN, not silently: %s",
+                     rc == ERR_PERM ? "that takes CAP_NET_ADMIN" : err_text(rc));
         }
         phone_socket_over(p, REASON_NETWORK_CHANGED, 0);
     }

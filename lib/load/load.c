@@ -55,10 +55,10 @@ static void start_more(struct load *l)
     }
 }
 
-/* The first member makes the chat; when that phone is away, the next who is there. */
+/* The first member makes the chat; when that phone is away later on, the next who is there. */
 static struct load_phone *creator(struct load *l, const struct load_chat *c)
 {
-    for (uint32_t k = 0; k < c->members; k++) {
+    for (uint32_t k = 0; k < (l->phase == PHASE_SETUP ? 1 : c->members); k++) {
         struct load_phone *p = &l->phones[l->members[c->first + k]];
         if (p->client.state == CLIENT_READY && !p->background)
             return p;
@@ -114,11 +114,14 @@ void load_on_create_answer(struct load *l, const struct msg *m)
         m->chat - l->cfg.first_chat >= l->chats_n)
         return;
     struct load_chat *c = &l->chats[m->chat - l->cfg.first_chat];
-    if (m->t == MSG_ERROR && !slice_is(m->code, proto_error_code(PROTO_CHAT_EXISTS))) {
+    bool exists = m->t == MSG_ERROR && slice_is(m->code, proto_error_code(PROTO_CHAT_EXISTS));
+    if (m->t == MSG_ERROR && (!exists || l->phase == PHASE_SETUP)) {
         if (m->retry_ms || l->phase != PHASE_SETUP)
             return; /* asked again by itself */
-        load_fail(l, ERR_UNAVAILABLE, "chat %llu could not be made: %.*s: %.*s", (unsigned long long)m->chat,
-                  (int)m->code.n, m->code.n ? m->code.p : "", (int)m->text.n, m->text.n ? m->text.p : "");
+        load_fail(l, ERR_UNAVAILABLE, "chat %llu could not be made: %.*s: %.*s%s",
+                  (unsigned long long)m->chat, (int)m->code.n, m->code.n ? m->code.p : "", (int)m->text.n,
+                  m->text.n ? m->text.p : "",
+                  exists ? "; the server knows it from another load: give it a fresh store" : "");
         return;
     }
     if (c->done)

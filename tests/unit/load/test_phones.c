@@ -2,6 +2,7 @@
 #include <jansson.h>
 
 #include "tests/unit/load/world.h"
+#include "util/log.h"
 
 static struct load_population people(const char *features)
 {
@@ -97,16 +98,18 @@ static void test_same_seed_plays_the_same(void **state)
     static struct world w;
     struct load_population p = people("reliable");
     struct load_config c = config_of(&p);
-    struct buf reports[2] = {BUF_INIT(1 << 20), BUF_INIT(1 << 20)};
+    struct buf reports[3] = {BUF_INIT(1 << 20), BUF_INIT(1 << 20), BUF_INIT(1 << 20)};
     p.habits.background_every = 5 * NS_PER_S;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
+        c.seed = i < 2 ? 5 : 6;
         play(&w, &c);
         load_report_json(w.load, &reports[i]);
         world_release(&w);
     }
     assert_string_equal(buf_cstr(&reports[0]), buf_cstr(&reports[1]));
-    buf_release(&reports[0]);
-    buf_release(&reports[1]);
+    assert_string_not_equal(strstr(buf_cstr(&reports[0]), "sent"), strstr(buf_cstr(&reports[2]), "sent"));
+    for (int i = 0; i < 3; i++)
+        buf_release(&reports[i]);
 }
 
 static void test_reliable_phones_lose_nothing_whatever_happens_to_them(void **state)
@@ -283,6 +286,49 @@ static void test_stalled_generator_shows_in_the_latency_and_casts_doubt(void **s
     world_release(&w);
 }
 
+static void heard(void *arg, enum log_level level, const char *line)
+{
+    (void)level;
+    *(int *)arg += strstr(line, "CAP_NET_ADMIN") != NULL;
+}
+
+static void test_phone_that_cannot_vanish_says_goodbye_and_it_is_said_once(void **state)
+{
+    (void)state;
+    static struct world w;
+    int told = 0;
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    p.habits = (struct load_habits){.network_change_every = 3 * NS_PER_S, .network_change_gap = NS_PER_MS};
+    log_set(heard, &told, LOG_WARN);
+    world_init(&w, &c);
+    w.no_right_to_vanish = true;
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    log_set(NULL, NULL, LOG_ERROR);
+    assert_nothing_lost(&w);
+    assert_true(count(w.load, "network_changes") > 10);
+    assert_int_equal(told, 1);
+    world_release(&w);
+}
+
+static void test_chats_of_another_load_end_the_setup(void **state)
+{
+    (void)state;
+    static struct world w;
+    struct err_ctx ctx = {0};
+    struct load_population p = people("reliable");
+    struct load_config c = config_of(&p);
+    world_init(&w, &c);
+    w.chats[w.chats_n++] = (struct chat_kept){.number = 1000002, .users_n = 1, .users = {1}};
+    assert_int_equal(load_new(&w.load, &c, NULL), 0);
+    run(&w);
+    assert_int_equal(load_result(w.load, &ctx), ERR_UNAVAILABLE);
+    assert_non_null(strstr(ctx.text, "1000002"));
+    assert_non_null(strstr(ctx.text, "another load"));
+    world_release(&w);
+}
+
 static void test_setup_without_addresses_fails_with_a_sentence(void **state)
 {
     (void)state;
@@ -351,6 +397,8 @@ int main(void)
         cmocka_unit_test(test_chats_that_the_server_forgot_are_made_again_and_what_waits_arrives),
         cmocka_unit_test(test_legacy_phones_lose_what_they_say_to_a_server_that_forgot),
         cmocka_unit_test(test_stalled_generator_shows_in_the_latency_and_casts_doubt),
+        cmocka_unit_test(test_phone_that_cannot_vanish_says_goodbye_and_it_is_said_once),
+        cmocka_unit_test(test_chats_of_another_load_end_the_setup),
         cmocka_unit_test(test_setup_without_addresses_fails_with_a_sentence),
         cmocka_unit_test(test_interrupt_sums_up_what_was_done),
         cmocka_unit_test(test_impossible_populations_are_refused),

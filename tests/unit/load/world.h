@@ -68,6 +68,7 @@ struct world {
     uint64_t stall_at, stall_ns; /* the generator gets no turn for so long */
     uint64_t amnesia_at;         /* the server dies and comes back with nothing */
     uint64_t epoch;
+    bool no_right_to_vanish;
     bool deaf_to_tcp; /* nothing that phones write is ever acknowledged */
     char phases[128];
     struct proto_scratch scratch;
@@ -138,8 +139,8 @@ static void w_free(struct load_socket *s)
 }
 static int w_vanish(struct load_socket *s)
 {
-    leave(s, false);
-    return 0;
+    leave(s, the_world->no_right_to_vanish);
+    return the_world->no_right_to_vanish ? ERR_PERM : 0;
 }
 static int w_cut(struct load_socket *s, const char *p, size_t n, size_t bytes, uint64_t *end_offset)
 {
