@@ -1,5 +1,4 @@
 /* From a scenario file, or from flood's options, to what lib/load runs. */
-#include <stdio.h>
 #include <string.h>
 
 #include "cmd/chat-loadgen/tool.h"
@@ -38,7 +37,8 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                                .resend_after = p->habits.resend_after,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
-    snprintf(out->name, sizeof out->name, "%s", p->name);
+    _Static_assert(sizeof p->name <= sizeof out->name, "a scenario's names fit");
+    memcpy(out->name, p->name, sizeof p->name);
     if (!plain)
         scenario_addresses(s, i, &out->first_address, &out->addresses);
     if (!out->addresses)
