@@ -230,9 +230,9 @@ static void look_up(struct accept *a, struct pending *p)
         enqueue(a, p);
         return;
     }
-    struct read_job *job = NULL;
     struct known *k = known_make(a, p->e.sender, &p->e.id);
-    if (!k || (a->log && !(job = calloc(1, sizeof *job)))) {
+    struct read_job *job = k && a->log ? calloc(1, sizeof *job) : NULL;
+    if (!k || (a->log && !job)) {
         p->known = k;
         refuse(a, p, PROTO_OVERLOADED, 1000);
         return;
@@ -241,12 +241,14 @@ static void look_up(struct accept *a, struct pending *p)
         .sender = p->e.sender, .id = p->e.id, .chat = p->e.chat, .pending = p, .state = KNOWN_READING};
     memcpy(k->content, p->e.content, 16);
     p->known = k;
-    if (!a->log) { /* nothing stored, so nothing to look up */
+    if (!job) { /* nothing stored, so nothing to look up */
         k->state = KNOWN_QUEUED;
         enqueue(a, p);
         return;
     }
-    *job = (struct read_job){.kind = READ_DEDUP, .sender = p->e.sender, .id = p->e.id};
+    job->kind = READ_DEDUP;
+    job->sender = p->e.sender;
+    job->id = p->e.id;
     struct effect e = {.kind = EFFECT_READ, .read = job};
     a->io->emit(a->io->arg, &e);
 }

@@ -1,4 +1,5 @@
-/* An encoded message, shared by reference by all its recipients on one thread, with what a trace wants to know of it. */
+/* An encoded message, shared by reference by all its recipients on one thread, with what a trace wants to
+ * know of it. */
 #ifndef PROTO_FRAME_H
 #define PROTO_FRAME_H
 

@@ -305,7 +305,8 @@ int server_run(const struct server_config *c, struct err_ctx *ctx)
     s.loop = ev_loop_new(EVFLAG_AUTO);
     if (!s.loop)
         return err_set(ctx, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
-    s.rc = listen_on(&s); /* first: an address in use must not touch the store; nothing is accepted until the loop runs */
+    s.rc = listen_on(
+        &s); /* first: an address in use must not touch the store; nothing is accepted until the loop runs */
     if (!s.rc)
         s.rc = open_all(&s);
     if (!s.rc) {

@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-gcc}
-flags="-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Ilib -I. -DCHAT_VERSION=\"lint\" -I. $(pkg-config --cflags fuse3 libnl-route-3.0 2>/dev/null)"
+flags="-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Ilib -I. -DCHAT_VERSION=__FILE__ $(pkg-config --cflags fuse3 libnl-route-3.0 2>/dev/null)"
 bad=0
 step() { printf '%-14s ' "$1"; }
 verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; bad=1; fi; }
