@@ -180,6 +180,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
 {
     /* hot path: no allocation besides the one shared frame, no lock, no system call */
     bool one_push = !(d->config.features & DELIVERY_ACK);
+    bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
     struct shared_frame *f = encode_entry(d, e);
     if (!f)
         return; /* positions stay where they are; the next entry or resume reads this one */
@@ -189,7 +190,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                                        .user = e->sender,
                                                        .arg = recipients(c, e->sender),
                                                        .hop = HOP_SERVER_FANOUT,
-                                                       .flags = one_push ? TRACE_FLAG_ONE_PUSH : 0});
+                                                       .flags = only_path ? TRACE_FLAG_ONE_PUSH : 0});
     if (one_push && e->op == ENTRY_MESSAGE)
         count_missed(d, c, e);
     for (uint32_t i = 0; i < c->subs_n; i++) {

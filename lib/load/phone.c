@@ -398,9 +398,13 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         break;
     case CLIENT_SUBMITTED:
         on_new_id(p, e, false);
-        phone_trace(
-            p, false,
-            (struct trace_event){.hop = HOP_CLIENT_SUBMIT, .id = e->id, .chat = e->chat, .arg = e->intent});
+        phone_trace(p, false,
+                    (struct trace_event){.hop = HOP_CLIENT_SUBMIT,
+                                         .id = e->id,
+                                         .chat = e->chat,
+                                         .arg = e->intent,
+                                         .flags = client_has_outbox(&p->client) ? TRACE_FLAG_OUTBOX
+                                                                                : TRACE_FLAG_ONE_SEND});
         break;
     case CLIENT_RESENT:
         on_resent(p, e);
