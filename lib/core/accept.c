@@ -681,8 +681,12 @@ void accept_committed(struct accept *a, struct commit_job *job)
         batch_free(job);
         return;
     }
-    if (job->batch.entries_n && a->log)
-        a->counters->commits++;
+    if (a->log) {
+        a->counters->commits += job->batch.entries_n != 0;
+        /* the next batch flies while this one is answered; chats behind a barrier wait until that is applied
+         */
+        accept_seal(a);
+    }
     while (p) {
         struct pending *next = p->next;
         struct chat *c = registry_chat(a->registry, p->e.chat);

@@ -7,6 +7,7 @@
 #include "util/clock.h"
 #include "util/log.h"
 
+#define READ_TURN   64
 #define SWEEP_MARKS 60 /* old ids go once a minute of commits */
 
 /* A ring of pointers that grows. */
@@ -25,7 +26,7 @@ struct store_threads {
     struct commit_job *commit, *committed;
     struct queue reads, reads_done;
     struct hist commit_us;
-    bool stopping;
+    bool stopping, reader_waits;
 };
 
 static int queue_push(struct queue *q, void *p)
@@ -108,25 +109,40 @@ static void *commit_main(void *arg)
     return NULL;
 }
 
+/* A result must not be lost: wait for memory. The lock is held before and after. */
+static void hand_back(struct store_threads *t, struct read_job *job)
+{
+    while (queue_push(&t->reads_done, job)) {
+        pthread_mutex_unlock(&t->lock);
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        pthread_mutex_lock(&t->lock);
+    }
+}
+
+/* Reads are short and many: a whole turn of them is taken, and handed back, under one lock each. */
 static void *read_main(void *arg)
 {
     struct store_threads *t = arg;
+    struct read_job *turn[READ_TURN];
     pthread_mutex_lock(&t->lock);
     for (;;) {
-        while (!t->reads.n && !t->stopping)
+        while (!t->reads.n && !t->stopping) {
+            t->reader_waits = true;
             pthread_cond_wait(&t->read_ready, &t->lock);
-        struct read_job *job = queue_pop(&t->reads);
-        if (!job)
+        }
+        t->reader_waits = false;
+        size_t n = 0;
+        while (n < READ_TURN && t->reads.n)
+            turn[n++] = queue_pop(&t->reads);
+        if (!n)
             break;
         pthread_mutex_unlock(&t->lock);
-        job_run_read(t->store, job);
+        for (size_t i = 0; i < n; i++)
+            job_run_read(t->store, turn[i]);
         pthread_mutex_lock(&t->lock);
         bool ring = !t->reads_done.n;
-        while (queue_push(&t->reads_done, job)) { /* a result must not be lost: wait for memory */
-            pthread_mutex_unlock(&t->lock);
-            nanosleep(&(struct timespec){0, 1000000}, NULL);
-            pthread_mutex_lock(&t->lock);
-        }
+        for (size_t i = 0; i < n; i++)
+            hand_back(t, turn[i]);
         if (ring)
             t->wake(t->arg);
     }
@@ -180,8 +196,10 @@ int store_threads_read(struct store_threads *t, struct read_job *job)
 {
     pthread_mutex_lock(&t->lock);
     int rc = queue_push(&t->reads, job);
-    if (!rc)
+    if (!rc && t->reader_waits) {
+        t->reader_waits = false; /* one signal wakes it for all that comes meanwhile */
         pthread_cond_signal(&t->read_ready);
+    }
     pthread_mutex_unlock(&t->lock);
     return rc;
 }
