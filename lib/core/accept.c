@@ -59,12 +59,8 @@ void accept_release(struct accept *a)
 {
     size_t at = 0;
     void *v;
-    while (map_next(&a->known, &at, NULL, &v)) {
-        struct known *k = *(struct known **)v;
-        if (k->state == KNOWN_READING)
-            pending_free(k->pending);
-        free(k);
-    }
+    while (map_next(&a->known, &at, NULL, &v))
+        free(*(struct known **)v);
     map_release(&a->known);
     list_free(a->queue_first);
     list_free(a->flying);
@@ -116,6 +112,8 @@ static void known_settle(struct accept *a, struct known *k)
     a->known_newest = k;
     if (++a->durable_n > ACCEPT_KNOWN_MAX) {
         struct known *old = a->known_oldest;
+        uint64_t ms = id_unix_ms(&old->id);
+        a->ask_before_ms = ms < a->ask_before_ms ? a->ask_before_ms : ms + 1;
         a->known_oldest = old->newer;
         a->durable_n--;
         known_drop(a, old);
@@ -160,13 +158,21 @@ static void enqueue(struct accept *a, struct pending *p)
     a->queue_last = p;
 }
 
-static void refuse(struct accept *a, struct pending *p, enum proto_error code, uint32_t retry_ms)
+/* The request stays in the queue until its turn comes. */
+static void refuse_queued(struct accept *a, struct pending *p, enum proto_error code, uint32_t retry_ms)
 {
     a->ops->refused(a->arg, p->conn, p, code, retry_ms);
     for (struct waiter *w = p->waiters; w; w = w->next)
         a->ops->refused(a->arg, w->conn, p, code, retry_ms);
     if (p->known)
         known_drop(a, p->known);
+    p->known = NULL;
+    p->answered = true;
+}
+
+static void refuse(struct accept *a, struct pending *p, enum proto_error code, uint32_t retry_ms)
+{
+    refuse_queued(a, p, code, retry_ms);
     pending_done(a, p);
 }
 
@@ -222,8 +228,7 @@ static enum proto_error check_id(const struct accept *a, const struct id *id, bo
     return PROTO_INVALID;
 }
 
-/* Remember the id as in flight and ask the store whether it was accepted long ago. Membership entries, whose
- * ids are ours, take the same way, so that requests of a connection keep their order. */
+/* Remember the id as in flight, and ask the store whether it was accepted long ago if it can have been. */
 static void look_up(struct accept *a, struct pending *p)
 {
     if (!a->dedup) {
@@ -231,21 +236,21 @@ static void look_up(struct accept *a, struct pending *p)
         return;
     }
     struct known *k = known_make(a, p->e.sender, &p->e.id);
-    struct read_job *job = k && a->log ? calloc(1, sizeof *job) : NULL;
-    if (!k || (a->log && !job)) {
+    bool ask = a->log && id_unix_ms(&p->e.id) < a->ask_before_ms;
+    struct read_job *job = k && ask ? calloc(1, sizeof *job) : NULL;
+    if (!k || (ask && !job)) {
         p->known = k;
         refuse(a, p, PROTO_OVERLOADED, 1000);
         return;
     }
     *k = (struct known){
-        .sender = p->e.sender, .id = p->e.id, .chat = p->e.chat, .pending = p, .state = KNOWN_READING};
+        .sender = p->e.sender, .id = p->e.id, .chat = p->e.chat, .pending = p, .state = KNOWN_QUEUED};
     memcpy(k->content, p->e.content, 16);
     p->known = k;
-    if (!job) { /* nothing stored, so nothing to look up */
-        k->state = KNOWN_QUEUED;
-        enqueue(a, p);
+    enqueue(a, p);
+    if (!job)
         return;
-    }
+    k->state = KNOWN_READING;
     job->kind = READ_DEDUP;
     job->sender = p->e.sender;
     job->id = p->e.id;
@@ -292,16 +297,15 @@ void accept_read_done(struct accept *a, struct read_job *job)
     struct pending *p = k->pending;
     if (job->rc) {
         a->counters->read_failures++;
-        refuse(a, p, PROTO_OVERLOADED, 1000);
+        refuse_queued(a, p, PROTO_OVERLOADED, 1000);
         return;
     }
     if (!job->found) {
         k->state = KNOWN_QUEUED;
-        enqueue(a, p);
         return;
     }
     if (job->dedup.chat != k->chat || memcmp(job->dedup.content, k->content, 16) != 0) {
-        refuse(a, p, PROTO_ID_CONFLICT, 0);
+        refuse_queued(a, p, PROTO_ID_CONFLICT, 0);
         return;
     }
     k->epoch = job->dedup.epoch;
@@ -312,8 +316,9 @@ void accept_read_done(struct accept *a, struct read_job *job)
     a->ops->accepted(a->arg, p->conn, k, true);
     for (struct waiter *w = p->waiters; w; w = w->next)
         a->ops->accepted(a->arg, w->conn, k, true);
+    p->known = NULL;
+    p->answered = true;
     known_settle(a, k);
-    pending_done(a, p);
 }
 
 bool accept_idle(const struct accept *a)
@@ -547,6 +552,10 @@ static void give_seq(struct accept *a, struct chat *c, struct entry *e)
 static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
 {
     struct store_batch *b = &s->job->batch;
+    if (p->answered) {
+        pending_done(a, p);
+        return;
+    }
     struct chat *c = registry_chat(a->registry, p->e.chat);
     if ((c && c->barrier) || b->entries_n == STORE_BATCH_MAX ||
         s->bytes + p->e.body_len > STORE_BATCH_BYTES) {
@@ -606,37 +615,53 @@ void accept_cursors(struct accept *a, struct cursor *list, size_t n)
     }
 }
 
+/* The store is still asked about it. */
+static bool looked_up(const struct pending *p)
+{
+    return p->known && p->known->state == KNOWN_READING;
+}
+
+/* Append a list to another; `last` is its last one when it has any. */
+static void join(struct pending **first, struct pending **last, struct pending *more,
+                 struct pending *more_last)
+{
+    if (!more)
+        return;
+    if (*last)
+        (*last)->next = more;
+    else
+        *first = more;
+    *last = more_last;
+}
+
 void accept_seal(struct accept *a)
 {
-    if (a->job || (!a->queue_first && !a->cursors))
+    size_t n = 0;
+    if (a->job)
+        return;
+    for (struct pending *p = a->queue_first; p && n < STORE_BATCH_MAX && !looked_up(p); p = p->next)
+        n++;
+    if (!n && !a->cursors)
         return;
     struct sealing s = {.job = calloc(1, sizeof *s.job)};
-    size_t n = 0;
-    for (struct pending *p = a->queue_first; p && n < STORE_BATCH_MAX; p = p->next)
-        n++;
     if (!s.job || (n && !(s.job->batch.entries = malloc(n * sizeof *s.job->batch.entries)))) {
         free(s.job);
         return; /* the next event tries again */
     }
-    struct pending *p = a->queue_first;
+    struct pending *rest = a->queue_first, *rest_last = a->queue_last;
     a->queue_first = a->queue_last = NULL;
-    for (size_t looked = 0; p && looked < STORE_BATCH_MAX; looked++) {
-        struct pending *next = p->next;
-        seal_one(a, &s, p);
-        p = next;
+    for (; n; n--) {
+        struct pending *next = rest->next;
+        seal_one(a, &s, rest);
+        rest = next;
     }
-    if (s.left_last) { /* what waits goes in front of what was not looked at */
-        s.left_last->next = p;
-        p = s.left_first;
-    }
-    if (p) { /* answers given while sealing may have queued more: they come last */
-        struct pending *last = p;
-        while (last->next)
-            last = last->next;
-        last->next = a->queue_first;
-        a->queue_last = a->queue_first ? a->queue_last : last;
-        a->queue_first = p;
-    }
+    /* what waits for the next batch, what was not looked at, and what answers given meanwhile have queued */
+    struct pending *first = NULL, *last = NULL;
+    join(&first, &last, s.left_first, s.left_last);
+    join(&first, &last, rest, rest_last);
+    join(&first, &last, a->queue_first, a->queue_last);
+    a->queue_first = first;
+    a->queue_last = last;
     if (!s.job->batch.entries_n && !a->cursors) {
         batch_free(s.job);
         return;

@@ -5,6 +5,9 @@
  * barrier: what follows it in its chat waits for the next batch, so that each entry is judged by the
  * membership that holds at its seq.
  *
+ * An id is looked up in memory, and in the store if that may know more: it knows nothing of ids younger than
+ * `ask_before_ms`. Requests keep their order: those behind one that is looked up wait for it.
+ *
  * Limits: ACCEPT_PENDING_MAX requests in flight (then `overloaded`), ACCEPT_KNOWN_MAX recent ids remembered
  * in memory (older ones are looked up in the store). Must not know: sockets, positions. */
 #ifndef CORE_ACCEPT_H
@@ -30,6 +33,7 @@ struct pending {
     uint32_t users_n;
     struct entry e;         /* kind and body point into `text` */
     struct waiter *waiters; /* further connections that sent the same id */
+    bool answered;          /* while it stood in the queue: nothing is left to do */
     char text[];
 };
 struct waiter {
@@ -69,6 +73,7 @@ struct accept {
     void *arg;
     uint64_t epoch, seq_floor; /* no seq of this epoch lies below the floor (store_next_seq) */
     uint64_t last_ts_us, dedup_window_ms;
+    uint64_t ask_before_ms; /* an id with an earlier time may be in the store and not in memory */
     bool log;               /* false: legacy without a log, nothing is committed */
     bool dedup;             /* false: legacy without retry, an id is not looked at */
     struct cursor *cursors; /* to save with the next batch */

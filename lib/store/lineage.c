@@ -87,7 +87,7 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
     struct load l = {s, ctx, 0};
     struct row_key from, to;
     uint64_t format = 0;
-    bool there = false, counted = false;
+    bool there = false, counted = false, bounded = false;
     struct kv_bytes all = {NULL, 0};
     int rc = meta_u64(s, "format", &format, &there, ctx);
     if (rc == 0 && there && format != STORE_FORMAT)
@@ -95,6 +95,8 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
                      (unsigned long long)format, STORE_FORMAT);
     if (rc == 0)
         rc = meta_u64(s, "opens", &s->opens, &counted, ctx);
+    if (rc == 0)
+        rc = meta_u64(s, "ids_before", &s->ids_before_ms, &bounded, ctx);
     lineage_key(&from, 0);
     lineage_key(&to, UINT32_MAX);
     if (rc == 0)
@@ -104,6 +106,8 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
     if (rc == 0)
         rc = l.rc;
     s->empty = !there;
+    if (!bounded && s->commit_index)
+        s->ids_before_ms = UINT64_MAX;
     if (rc == 0 && (there != counted || there != (s->lineage_n > 0) || (!there && s->commit_index)))
         rc = err_set(ctx, ERR_CORRUPT, "meta rows are missing (format, opens or lineage)");
     return rc;
@@ -182,7 +186,7 @@ static int begin_epoch(struct store *s, const struct store_config *c, const stru
               : add_epoch(s, (struct lineage_entry){name_epoch(s, c->random), c->now_us, UINT64_MAX}, ctx);
 }
 
-static void put_meta(struct store *s, const char *name, uint64_t v)
+void put_meta(struct store *s, const char *name, uint64_t v)
 {
     struct row_key k;
     uint8_t b[8];

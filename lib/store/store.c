@@ -201,6 +201,25 @@ static void merge_cursor(struct store *s, const struct cursor *c)
     s->kv->ops->merge(s->batch, KV_CURSOR, key_bytes(&k), (struct kv_bytes){v, sizeof v});
 }
 
+uint64_t store_ids_before(const struct store *s)
+{
+    return s->ids_before_ms;
+}
+
+/* The bound moves in the batch that needs it moved, so neither can be without the other. */
+static uint64_t bound_ids(struct store *s, const struct store_batch *b)
+{
+    uint64_t newest = 0;
+    for (size_t i = 0; i < b->entries_n; i++) {
+        uint64_t ms = id_unix_ms(&b->entries[i].id);
+        newest = ms > newest ? ms : newest;
+    }
+    if (newest < s->ids_before_ms || !b->entries_n)
+        return s->ids_before_ms;
+    put_meta(s, "ids_before", newest + STORE_IDS_AHEAD_MS);
+    return newest + STORE_IDS_AHEAD_MS;
+}
+
 int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *ctx)
 {
     int rc = check_limits(b, ctx);
@@ -215,10 +234,13 @@ int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *c
         put_member(s, &b->members[i]);
     for (size_t i = 0; i < b->cursors_n; i++)
         merge_cursor(s, &b->cursors[i]);
+    uint64_t ids_before_ms = bound_ids(s, b);
     rc = s->kv->ops->write(s->kv, s->batch, b->entries_n + b->members_n ? KV_SYNC : KV_LAZY, ctx);
-    if (rc == 0)
-        s->commit_index = index + b->entries_n;
-    return rc;
+    if (rc)
+        return rc;
+    s->commit_index = index + b->entries_n;
+    s->ids_before_ms = ids_before_ms;
+    return 0;
 }
 
 int store_mark(struct store *s, struct err_ctx *ctx)

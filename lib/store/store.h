@@ -17,9 +17,10 @@
 #include "util/err.h"
 #include "util/id.h"
 
-#define STORE_BATCH_MAX   2000u      /* entries in one commit */
-#define STORE_BATCH_BYTES (4u << 20) /* and their bodies */
-#define STORE_DEDUP_DAYS  30u
+#define STORE_BATCH_MAX    2000u      /* entries in one commit */
+#define STORE_BATCH_BYTES  (4u << 20) /* and their bodies */
+#define STORE_DEDUP_DAYS   30u
+#define STORE_IDS_AHEAD_MS 10000u
 
 /* What an entry does to its chat. Kinds below KIND_SYSTEM_COUNT are the server's; user kinds are text in
  * `kind`. */
@@ -145,6 +146,10 @@ uint64_t store_next_seq(const struct store *s, const struct chat_head *h);
 int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *ctx);
 /* fsync the store, then KEYS/mark; called each second by the commit thread when commits happened. */
 int store_mark(struct store *s, struct err_ctx *ctx);
+/* Every id in the store carries a time (Unix ms) before this one, so a later id need not be looked up. It
+ * runs up to STORE_IDS_AHEAD_MS ahead, so that commits seldom have to move it; UINT64_MAX: nothing is known
+ * (a store from before this was kept). Commit thread, or before it begins. */
+uint64_t store_ids_before(const struct store *s);
 /* Room to write again? 0, ERR_FULL, or ERR_IO after a failed write. Cheap (statvfs). */
 int store_has_room(struct store *s);
 

@@ -78,6 +78,7 @@ struct store {
     struct lineage_entry *lineage;
     size_t lineage_n;
     uint64_t generation, opens;
+    uint64_t ids_before_ms; /* store_ids_before */
     _Atomic uint64_t commit_index;
     struct row_key sweep; /* where store_dedup_sweep goes on */
 };
@@ -86,6 +87,9 @@ struct store {
 int lineage_load(struct store *s, struct err_ctx *ctx);
 /* Applies the rule of the mark (store.h), counts this open, makes both durable, writes the mark. */
 int lineage_open(struct store *s, const struct store_config *c, struct err_ctx *ctx);
+
+/* Adds a meta number to the batch. */
+void put_meta(struct store *s, const char *name, uint64_t v);
 
 /* --- lock.c --- */
 

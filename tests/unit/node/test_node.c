@@ -9,7 +9,6 @@ static void test_nothing_is_answered_or_pushed_before_it_is_durable(void **state
     world_chat(w, a);
     char id[ID_TEXT + 1];
     peer_send(w, a, world_id(w, id), 17, "hi");
-    assert_true(world_run_read(w)); /* the id is looked up */
     assert_int_equal(w->commits_n, 1);
     assert_null(peer_take(a, "accepted"));
     assert_null(peer_take(b, "msg"));
@@ -64,6 +63,76 @@ static void test_retry_is_found_in_the_store_after_a_restart(void **state)
     world_settle(w);
     json_t *o = peer_take(a, "accepted");
     assert_non_null(o);
+    assert_true(json_is_true(json_object_get(o, "dup")));
+    assert_int_equal(number_of(o, "seq"), 1);
+    world_free(w);
+}
+
+/* After a restart the store may know ids up to a bound; younger ones can't be in it. */
+static void test_only_ids_that_the_store_can_know_are_looked_up_and_order_is_kept(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    char known[ID_TEXT + 1], old[ID_TEXT + 1], fresh[ID_TEXT + 1];
+    peer_send(w, a, world_id(w, known), 17, "stored");
+    world_settle(w);
+    world_id(w, old);
+    world_restart(w);
+    world_pass(w, STORE_IDS_AHEAD_MS + 1);
+    a = peer_hello(w, 7, 1, "[]");
+    peer_send(w, a, world_id(w, fresh), 17, "first");
+    assert_int_equal(w->reads_n, 0);
+    world_settle(w);
+    assert_int_equal(number_of(peer_take(a, "accepted"), "seq"), 2);
+    peer_send(w, a, known, 17, "stored");
+    peer_send(w, a, old, 17, "second");
+    peer_send(w, a, world_id(w, fresh), 17, "third");
+    assert_int_equal(w->reads_n, 2);
+    assert_int_equal(w->commits_n, 0); /* the third waits for the second */
+    world_settle(w);
+    json_t *o = peer_take(a, "accepted");
+    assert_string_equal(text_of(o, "id"), known);
+    assert_true(json_is_true(json_object_get(o, "dup")));
+    o = peer_take(a, "accepted");
+    assert_string_equal(text_of(o, "id"), old);
+    assert_int_equal(number_of(o, "seq"), 3);
+    o = peer_take(a, "accepted");
+    assert_string_equal(text_of(o, "id"), fresh);
+    assert_int_equal(number_of(o, "seq"), 4);
+    assert_true(node_idle(w->node));
+    world_free(w);
+}
+
+static void test_id_that_memory_forgot_is_looked_up_in_the_store(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    char first[ID_TEXT + 1], id[ID_TEXT + 1];
+    peer_send(w, a, world_id(w, first), 17, "hi");
+    world_settle(w);
+    for (size_t i = 0; i < ACCEPT_KNOWN_MAX; i++) {
+        w->now.mono_ns += NS_PER_MS;
+        w->now.wall_us += 1000;
+        peer_send(w, a, world_id(w, id), 17, "hi");
+        if (i % 256 == 255) {
+            world_settle(w);
+            json_array_clear(a->got);
+        }
+    }
+    world_settle(w);
+    json_array_clear(a->got);
+    peer_send(w, a, world_id(w, id), 17, "still fresh");
+    assert_int_equal(w->reads_n, 0);
+    world_settle(w);
+    peer_take(a, "accepted");
+    peer_send(w, a, first, 17, "hi");
+    assert_int_equal(w->reads_n, 1);
+    world_settle(w);
+    json_t *o = peer_take(a, "accepted");
     assert_true(json_is_true(json_object_get(o, "dup")));
     assert_int_equal(number_of(o, "seq"), 1);
     world_free(w);
@@ -488,6 +557,8 @@ int main(void)
         cmocka_unit_test(test_nothing_is_answered_or_pushed_before_it_is_durable),
         cmocka_unit_test(test_retry_after_lost_accepted_is_a_duplicate_of_the_same_seq),
         cmocka_unit_test(test_retry_is_found_in_the_store_after_a_restart),
+        cmocka_unit_test(test_only_ids_that_the_store_can_know_are_looked_up_and_order_is_kept),
+        cmocka_unit_test(test_id_that_memory_forgot_is_looked_up_in_the_store),
         cmocka_unit_test(test_retry_in_flight_joins_and_is_answered_after_durability),
         cmocka_unit_test(test_same_id_with_other_content_is_a_conflict),
         cmocka_unit_test(test_id_older_than_the_window_is_refused_with_the_clock_moved_forty_days),

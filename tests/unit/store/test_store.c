@@ -135,6 +135,29 @@ static void test_dedup_finds_what_was_accepted(void **state)
     assert_int_equal(store_dedup(f->s, e.sender + 1, &e.id, &d, NULL), ERR_NOTFOUND);
 }
 
+static void test_bound_of_ids_is_as_durable_as_they_are(void **state)
+{
+    struct fixture *f = *state;
+    char body[64];
+    struct entry first = entry_of(5, 17, 1, body), late = entry_of(5, 17, 100, body);
+    uint64_t bound = id_unix_ms(&first.id) + STORE_IDS_AHEAD_MS;
+    assert_true(store_ids_before(f->s) == 0);
+    commit_range(f->s, 5, 17, 1, 1);
+    assert_true(store_ids_before(f->s) == bound);
+    commit_range(f->s, 5, 17, 2, 9); /* a second apart: still below it */
+    assert_true(store_ids_before(f->s) == bound);
+    reopen(f);
+    assert_true(store_ids_before(f->s) == bound);
+    commit_range(f->s, 5, 17, 100, 100);
+    reopen(f);
+    assert_true(store_ids_before(f->s) == id_unix_ms(&late.id) + STORE_IDS_AHEAD_MS);
+    if (f->mem) { /* what was not written moves nothing */
+        kv_mem_fail(f->mem, 0, ERR_FULL, false);
+        assert_int_equal(commit_one(f->s, 17, 200), ERR_FULL);
+        assert_true(store_ids_before(f->s) == id_unix_ms(&late.id) + STORE_IDS_AHEAD_MS);
+    }
+}
+
 static void test_cursor_never_goes_back_in_an_epoch(void **state)
 {
     struct fixture *f = *state;
@@ -429,6 +452,7 @@ int main(void)
         BOTH(test_what_is_committed_is_read_back),
         BOTH(test_read_stops_at_bytes_but_gives_one),
         BOTH(test_dedup_finds_what_was_accepted),
+        BOTH(test_bound_of_ids_is_as_durable_as_they_are),
         BOTH(test_cursor_never_goes_back_in_an_epoch),
         BOTH(test_load_gives_the_head_of_each_chat),
         BOTH(test_members_keep_a_list_of_ranges),
