@@ -10,10 +10,13 @@
 #define HELD_PACKET_SIZE 2048  /* MTU 1500 and room */
 
 struct held {
-    uint64_t depart_ns;
-    uint32_t phone; /* host order */
+    uint64_t at_ns, depart_ns, deliver_ns;
+    uint64_t fate;   /* its record in the log of fates; UINT64_MAX: none */
+    uint32_t phone;  /* host order */
+    uint32_t record; /* in the capture, CAPTURE_NONE: none */
     uint16_t len;
-    uint8_t dir;
+    uint8_t dir, state;
+    bool copy, corrupted, reordered;
 };
 
 struct due {

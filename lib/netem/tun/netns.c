@@ -18,7 +18,6 @@
 
 #include "netem/tun/tun.h"
 
-#define DEVICE "tun0"
 #define READ_QUEUE                                                                                           \
     20000 /* packets the kernel keeps for the shuttle; its memory is allotted at once, 160 kB */
 
@@ -102,22 +101,25 @@ static int add_route(struct nl_sock *nl, const struct route *want, struct err_ct
     return rc ? nl_failed(rc, "setting a route", ctx) : 0;
 }
 
-static int configure(struct netns *n, struct err_ctx *ctx)
+/* The far side's address is on lo, so that it outlives each of the devices that lead to phones. */
+static int configure(struct netns *n, const struct netns_plan *plan, struct err_ctx *ctx)
 {
-    int lo = (int)if_nametoindex("lo"), tun = (int)if_nametoindex(DEVICE);
+    int lo = (int)if_nametoindex("lo"), tun = (int)if_nametoindex(n->device);
     const struct route near_routes[] = {
         /* every phone's address is this host's: any of them can be bound */
         {NETEM_NEAR_NET, 16, lo, RT_TABLE_LOCAL, RTN_LOCAL, RT_SCOPE_HOST, 0},
         {0, 0, tun, RT_TABLE_MAIN, RTN_UNICAST, RT_SCOPE_LINK, n->local},
     };
     const struct route far_routes[] = {
-        {NETEM_NEAR_NET, 16, tun, RT_TABLE_MAIN, RTN_UNICAST, RT_SCOPE_LINK, 0},
+        {plan->phones, plan->phones_prefix, tun, RT_TABLE_MAIN, RTN_UNICAST, RT_SCOPE_LINK, n->local},
     };
     const struct route *routes = n->near ? near_routes : far_routes;
     int count = n->near ? 2 : 1;
-    int rc = link_up(n->nl, lo, 0, ctx);
+    bool first = plan->join_fd < 0;
+    int rc = first ? link_up(n->nl, lo, 0, ctx) : 0;
     rc = rc ? rc : link_up(n->nl, tun, READ_QUEUE, ctx);
-    rc = rc ? rc : add_address(n->nl, tun, n->local, ctx);
+    if (!rc && first)
+        rc = add_address(n->nl, n->near ? tun : lo, n->local, ctx);
     for (int i = 0; !rc && i < count; i++)
         rc = add_route(n->nl, &routes[i], ctx);
     return rc;
@@ -150,7 +152,7 @@ static int tune(struct err_ctx *ctx)
     return rc;
 }
 
-static int open_tun(int *fd, struct err_ctx *ctx)
+static int open_tun(int *fd, const char *name, struct err_ctx *ctx)
 {
     *fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (*fd < 0) {
@@ -159,41 +161,53 @@ static int open_tun(int *fd, struct err_ctx *ctx)
         return err_errno(ctx, "/dev/net/tun");
     }
     struct ifreq r = {.ifr_flags = IFF_TUN | IFF_NO_PI};
-    strcpy(r.ifr_name, DEVICE);
+    snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
     return ioctl(*fd, TUNSETIFF, &r) < 0 ? err_errno(ctx, "making a TUN device") : 0;
 }
 
 struct job {
     struct netns *n;
+    const struct netns_plan *plan;
     struct err_ctx *ctx;
     int rc;
 };
+
+static int enter(const struct netns_plan *plan, struct err_ctx *ctx)
+{
+    if (plan->join_fd >= 0)
+        return setns(plan->join_fd, CLONE_NEWNET) < 0 ? err_errno(ctx, "joining a namespace") : 0;
+    if (unshare(CLONE_NEWNET) == 0)
+        return 0;
+    return errno == EPERM ? err_set(ctx, ERR_PERM, "making a network namespace needs root")
+                          : err_set(ctx, ERR_UNAVAILABLE, "network namespaces: %s", strerror(errno));
+}
 
 /* The thread moves into a namespace of its own and ends there; the descriptors keep the namespace. */
 static void *make(void *arg)
 {
     struct job *j = arg;
     struct netns *n = j->n;
-    if (unshare(CLONE_NEWNET) < 0) {
-        j->rc = errno == EPERM ? err_set(j->ctx, ERR_PERM, "making a network namespace needs root")
-                               : err_set(j->ctx, ERR_UNAVAILABLE, "network namespaces: %s", strerror(errno));
+    j->rc = enter(j->plan, j->ctx);
+    if (j->rc)
         return NULL;
-    }
     n->ns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    j->rc = n->ns_fd < 0 ? err_errno(j->ctx, "/proc/thread-self/ns/net") : open_tun(&n->tun_fd, j->ctx);
-    j->rc = j->rc ? j->rc : tune(j->ctx);
+    j->rc = n->ns_fd < 0 ? err_errno(j->ctx, "/proc/thread-self/ns/net")
+                         : open_tun(&n->tun_fd, n->device, j->ctx);
+    if (!j->rc && j->plan->join_fd < 0)
+        j->rc = tune(j->ctx);
     if (j->rc)
         return NULL;
     n->nl = nl_socket_alloc();
     int nlerr = n->nl ? nl_connect(n->nl, NETLINK_ROUTE) : -NLE_NOMEM;
-    j->rc = nlerr ? nl_failed(nlerr, "netlink", j->ctx) : configure(n, j->ctx);
+    j->rc = nlerr ? nl_failed(nlerr, "netlink", j->ctx) : configure(n, j->plan, j->ctx);
     return NULL;
 }
 
-int netns_make(struct netns *n, bool near, uint32_t local, struct err_ctx *ctx)
+int netns_make(struct netns *n, const struct netns_plan *plan, struct err_ctx *ctx)
 {
-    *n = (struct netns){.ns_fd = -1, .tun_fd = -1, .near = near, .local = local};
-    struct job j = {.n = n, .ctx = ctx};
+    *n = (struct netns){.ns_fd = -1, .tun_fd = -1, .near = plan->near, .local = plan->local};
+    snprintf(n->device, sizeof n->device, "%s", plan->device);
+    struct job j = {.n = n, .plan = plan, .ctx = ctx};
     pthread_t t;
     int e = pthread_create(&t, NULL, make, &j);
     if (e)
@@ -218,7 +232,7 @@ void netns_release(struct netns *n)
 uint64_t netns_overrun(struct netns *n)
 {
     struct rtnl_link *l = NULL;
-    if (!n->nl || rtnl_link_get_kernel(n->nl, 0, DEVICE, &l) != 0)
+    if (!n->nl || rtnl_link_get_kernel(n->nl, 0, n->device, &l) != 0)
         return 0;
     uint64_t dropped = rtnl_link_get_stat(l, RTNL_LINK_TX_DROPPED);
     rtnl_link_put(l);

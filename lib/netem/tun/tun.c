@@ -25,8 +25,14 @@
 
 extern char **environ;
 
+/* A far side and who uses it: within one process. */
+struct far_side {
+    uint32_t users, devices;
+};
+
 struct tun_world {
     struct netns near, far;
+    struct far_side *side;
     struct tun_stats *stats; /* shared with the shuttle: groups_n + 1 */
     struct tun_group *groups;
     uint32_t groups_n;
@@ -84,6 +90,8 @@ static void become_shuttle(struct tun_world *w, const struct tun_config *c, int 
                                 .groups_n = w->groups_n,
                                 .seed = c->seed,
                                 .trace_dir = c->trace_dir,
+                                .capture_dir = c->capture_dir,
+                                .fates = c->fates,
                                 .calm = c->calm,
                                 .stats = w->stats,
                                 .tun_fd = {w->near.tun_fd, w->far.tun_fd},
@@ -118,6 +126,38 @@ static int start_shuttle(struct tun_world *w, const struct tun_config *c, struct
     return rc ? rc : await_answer(w, ctx);
 }
 
+/* The far side: of its own, or another world's, which gets one more device. */
+static int make_far(struct tun_world *w, const struct tun_config *c, struct err_ctx *ctx)
+{
+    char device[NETNS_DEVICE_SIZE];
+    struct netns_plan plan = {.local = NETEM_FAR_ADDR,
+                              .phones = c->block ? c->block : NETEM_NEAR_NET,
+                              .phones_prefix = c->block ? c->block_prefix : 16,
+                              .join_fd = c->beside ? c->beside->far.ns_fd : -1,
+                              .device = device};
+    w->side = c->beside ? c->beside->side : calloc(1, sizeof *w->side);
+    if (!w->side)
+        return err_set(ctx, ERR_NOMEM, "no memory for a link");
+    w->side->users++;
+    snprintf(device, sizeof device, "tun%u", w->side->devices++);
+    return netns_make(&w->far, &plan, ctx);
+}
+
+static int start(struct tun_world *w, const struct tun_config *c, struct err_ctx *ctx)
+{
+    struct netns_plan near = {.near = true, .local = c->groups[0].first, .join_fd = -1, .device = "tun0"};
+    w->groups = malloc(c->groups_n * sizeof *w->groups);
+    w->stats = mmap(NULL, stats_bytes(w), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (w->stats == MAP_FAILED)
+        w->stats = NULL;
+    if (!w->groups || !w->stats)
+        return err_set(ctx, ERR_NOMEM, "no memory for a link");
+    memcpy(w->groups, c->groups, c->groups_n * sizeof *w->groups);
+    int rc = netns_make(&w->near, &near, ctx);
+    rc = rc ? rc : make_far(w, c, ctx);
+    return rc ? rc : start_shuttle(w, c, ctx);
+}
+
 int tun_world_start(struct tun_world **out, const struct tun_config *c, struct err_ctx *ctx)
 {
     int rc = check_groups(c, ctx);
@@ -129,17 +169,7 @@ int tun_world_start(struct tun_world **out, const struct tun_config *c, struct e
     w->near.ns_fd = w->far.ns_fd = w->near.tun_fd = w->far.tun_fd = w->control_fd = w->shuttle_fd = -1;
     w->shuttle = -1;
     w->groups_n = c->groups_n;
-    w->groups = malloc(c->groups_n * sizeof *w->groups);
-    w->stats = mmap(NULL, stats_bytes(w), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (!w->groups || w->stats == MAP_FAILED) {
-        w->stats = w->stats == MAP_FAILED ? NULL : w->stats;
-        tun_world_stop(w);
-        return err_set(ctx, ERR_NOMEM, "no memory for a link");
-    }
-    memcpy(w->groups, c->groups, c->groups_n * sizeof *w->groups);
-    rc = netns_make(&w->near, true, c->groups[0].first, ctx);
-    rc = rc ? rc : netns_make(&w->far, false, NETEM_FAR_ADDR, ctx);
-    rc = rc ? rc : start_shuttle(w, c, ctx);
+    rc = start(w, c, ctx);
     if (rc) {
         tun_world_stop(w);
         return rc;
@@ -252,32 +282,62 @@ static int find_group(const struct tun_world *w, const char *name, uint32_t *ind
     return ERR_NOTFOUND;
 }
 
+static int order(struct tun_world *w, const struct shuttle_order *o, struct err_ctx *ctx)
+{
+    if (send(w->control_fd, o, sizeof *o, MSG_NOSIGNAL) < 0)
+        return err_set(ctx, ERR_IO, "the link's process died");
+    return await_answer(w, ctx);
+}
+
 int tun_world_begin(struct tun_world *w, struct err_ctx *ctx)
 {
     struct shuttle_order o = {.op = SHUTTLE_BEGIN};
-    if (send(w->control_fd, &o, sizeof o, MSG_NOSIGNAL) < 0)
-        return err_errno(ctx, "link");
-    return await_answer(w, ctx);
+    return order(w, &o, ctx);
+}
+
+static int order_group(struct tun_world *w, const char *group, struct shuttle_order *o, struct err_ctx *ctx)
+{
+    if (find_group(w, group, &o->group))
+        return err_set(ctx, ERR_NOTFOUND, "the link has no group '%s'", group);
+    return order(w, o, ctx);
 }
 
 int tun_world_blackout(struct tun_world *w, const char *group, uint64_t ns, struct err_ctx *ctx)
 {
-    struct shuttle_order o = {.op = SHUTTLE_BLACKOUT, .ns = ns};
-    if (find_group(w, group, &o.group))
-        return err_set(ctx, ERR_NOTFOUND, "the link has no group '%s'", group);
-    if (send(w->control_fd, &o, sizeof o, MSG_NOSIGNAL) < 0)
-        return err_errno(ctx, "link");
-    return await_answer(w, ctx);
+    return tun_world_blackout_of(w, group, 0, ns, ctx);
+}
+
+int tun_world_blackout_of(struct tun_world *w, const char *group, uint32_t phone, uint64_t ns,
+                          struct err_ctx *ctx)
+{
+    struct shuttle_order o = {.op = SHUTTLE_BLACKOUT, .ns = ns, .phone = phone};
+    return order_group(w, group, &o, ctx);
+}
+
+int tun_world_attach(struct tun_world *w, const char *group, uint32_t phone, bool attached,
+                     struct err_ctx *ctx)
+{
+    struct shuttle_order o = {.op = attached ? SHUTTLE_ATTACH : SHUTTLE_DETACH, .phone = phone};
+    return order_group(w, group, &o, ctx);
+}
+
+int tun_world_profile(struct tun_world *w, const char *group, const char *description, struct err_ctx *ctx)
+{
+    struct shuttle_order o = {.op = SHUTTLE_PROFILE};
+    if (!getcwd(o.cwd, sizeof o.cwd))
+        return err_errno(ctx, "the working directory");
+    if (snprintf(o.text, sizeof o.text, "%s", description) >= (int)sizeof o.text)
+        return err_set(ctx, ERR_RANGE, "a network's description is longer than %zu bytes", sizeof o.text - 1);
+    return order_group(w, group, &o, ctx);
 }
 
 static void add_stats(struct tun_stats *sum, const struct tun_stats *s)
 {
-    sum->packets_up += s->packets_up;
-    sum->packets_down += s->packets_down;
-    sum->bytes_up += s->bytes_up;
-    sum->bytes_down += s->bytes_down;
-    for (size_t i = 0; i < sizeof sum->dropped / sizeof *sum->dropped; i++)
-        sum->dropped[i] += s->dropped[i];
+    /* all of it is counters */
+    const uint64_t *from = (const uint64_t *)s;
+    uint64_t *to = (uint64_t *)sum;
+    for (size_t i = 0; i < sizeof *s / sizeof *from; i++)
+        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 }
 
 int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *out)
@@ -294,9 +354,29 @@ int tun_world_stats(struct tun_world *w, const char *group, struct tun_stats *ou
     return 0;
 }
 
+int tun_world_look(struct tun_world *w, const char *group, struct tun_stats *out, struct err_ctx *ctx)
+{
+    struct shuttle_order o = {.op = SHUTTLE_LOOK};
+    int rc = order_group(w, group, &o, ctx);
+    return rc ? rc : tun_world_stats(w, group, out);
+}
+
 int tun_world_fd(const struct tun_world *w)
 {
     return w->shuttle_fd;
+}
+
+pid_t tun_world_pid(const struct tun_world *w)
+{
+    return w->shuttle;
+}
+
+int tun_world_namespace(const struct tun_world *w, bool near, uint32_t *local)
+{
+    const struct netns *n = near ? &w->near : &w->far;
+    if (local)
+        *local = n->local;
+    return n->ns_fd;
 }
 
 int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *fd, struct err_ctx *ctx)
@@ -308,7 +388,7 @@ static void stop_shuttle(struct tun_world *w)
 {
     struct shuttle_order o = {.op = SHUTTLE_STOP};
     struct err_ctx err = {0};
-    if (send(w->control_fd, &o, sizeof o, MSG_NOSIGNAL) == sizeof o && await_answer(w, &err))
+    if (order(w, &o, &err))
         log_warn("%s", err.text);
     close(w->control_fd); /* end of file: stop, if the order was not heard */
     for (int i = 0; i < 500 && waitpid(w->shuttle, NULL, WNOHANG) == 0; i++) {
@@ -321,21 +401,30 @@ static void stop_shuttle(struct tun_world *w)
     }
 }
 
-void tun_world_stop(struct tun_world *w)
+/* What still runs on the far side ends with the last world that leads there. */
+static void leave_namespaces(struct tun_world *w)
 {
-    if (!w)
-        return;
     int ns[2] = {w->near.ns_fd, w->far.ns_fd};
-    if (w->shuttle > 0)
-        stop_shuttle(w);
-    if (ns[0] >= 0 && ns[1] >= 0)
-        sweep_namespaces(ns, 2, 0);
-    if (w->shuttle_fd >= 0)
-        close(w->shuttle_fd);
+    bool last = w->side && --w->side->users == 0;
+    if (ns[0] >= 0)
+        sweep_namespaces(ns, last && ns[1] >= 0 ? 2 : 1, 0);
+    if (last)
+        free(w->side);
     if (w->near.ns_fd >= 0)
         netns_release(&w->near);
     if (w->far.ns_fd >= 0)
         netns_release(&w->far);
+}
+
+void tun_world_stop(struct tun_world *w)
+{
+    if (!w)
+        return;
+    if (w->shuttle > 0)
+        stop_shuttle(w);
+    leave_namespaces(w);
+    if (w->shuttle_fd >= 0)
+        close(w->shuttle_fd);
     if (w->stats)
         munmap(w->stats, stats_bytes(w));
     free(w->groups);
