@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "util/units.h"
-
 const struct netem_key netem_keys[KEY_COUNT] = {
 #define KEY(word, type, field, help)                                                                         \
     [KEY_##word] = {#word, help, TYPE_##type, true, offsetof(struct netem_direction, field)},
@@ -45,81 +43,50 @@ void *netem_key_field(const struct netem_profile *p, unsigned k, unsigned dir)
     return (void *)(uintptr_t)(base + netem_keys[k].offset);
 }
 
-/* Packets with up to three decimals, by way of a "duration" in thousandths. */
-static int parse_burst(uint32_t *milli, const char *value, struct err_ctx *ctx)
+unsigned netem_key_of(const char *word)
 {
-    char text[32];
-    uint64_t ns;
-    int n = snprintf(text, sizeof text, "%sus", value);
-    if (n >= (int)sizeof text || units_duration(&ns, text, NULL) != 0 || ns > 1000000000)
-        return err_set(ctx, ERR_INVALID, "'%s' is no number of packets", value);
-    if (ns > 0 && ns < 1000)
-        return err_set(ctx, ERR_INVALID, "'%s': a burst has at least one packet", value);
-    *milli = (uint32_t)ns;
-    return 0;
+    unsigned k = 0;
+    while (k < KEY_COUNT && strcmp(netem_keys[k].word, word) != 0)
+        k++;
+    return k;
 }
 
-void netem_span_even(struct netem_span *s, uint64_t low_ns, uint64_t high_ns)
+/* Words that say the same thing in different ways: the last one counts. */
+static void set_aside(struct netem_profile *p, struct netem_sources *from, unsigned k, unsigned dir)
 {
-    uint64_t wide = high_ns - low_ns;
-    *s = (struct netem_span){low_ns, low_ns + wide / 2, low_ns + wide / 10 * 9, low_ns + wide / 100 * 99,
-                             high_ns};
-}
-
-/* 'A', 'A..B' or 'min/p50/p90/p99/max'. */
-static int parse_span(struct netem_span *span, const char *value, struct err_ctx *ctx)
-{
-    char text[128];
-    uint64_t at[5];
-    unsigned n = 0;
-    if (strlen(value) >= sizeof text)
-        return err_set(ctx, ERR_INVALID, "'%.40s...' is too long", value);
-    strcpy(text, value);
-    char *dots = strstr(text, "..");
-    if (dots)
-        memcpy(dots, " /", 2);
-    for (char *save, *part = strtok_r(text, " /", &save); part; part = strtok_r(NULL, " /", &save)) {
-        int rc = n < 5 ? units_duration(&at[n], part, ctx) : 0;
-        if (rc)
-            return rc;
-        n++;
+    static const unsigned groups[][3] = {{KEY_rate, KEY_trace, KEY_COUNT},
+                                         {KEY_blackout_every, KEY_blackout_period, KEY_blackout_at}};
+    for (unsigned g = 0; g < 2; g++) {
+        bool in = false;
+        for (unsigned i = 0; i < 3; i++)
+            in |= groups[g][i] == k;
+        for (unsigned i = 0; in && i < 3; i++) {
+            unsigned other = groups[g][i];
+            if (other == k || other == KEY_COUNT)
+                continue;
+            if (other == KEY_blackout_at)
+                memset(&p->blackout_at, 0, sizeof p->blackout_at);
+            else
+                memset(netem_key_field(p, other, dir), 0, sizeof(uint64_t));
+            if (from)
+                from->of[dir][other] = NULL;
+        }
     }
-    bool right = dots ? n == 2 : n == 1 || n == 5;
-    for (unsigned i = 1; right && i < n; i++)
-        right = at[i - 1] <= at[i];
-    if (!right)
-        return err_set(ctx, ERR_INVALID, "'%s' is no length: give A, A..B or min/p50/p90/p99/max, rising",
-                       value);
-    if (n == 5)
-        *span = (struct netem_span){at[0], at[1], at[2], at[3], at[4]};
-    else
-        netem_span_even(span, at[0], at[n - 1]);
-    return 0;
 }
 
-static int parse_value(void *field, enum netem_type type, const char *value, struct err_ctx *ctx)
+/* Whether the value says "none of this", which sets nothing aside. */
+static bool says_none(const struct netem_profile *p, unsigned k, unsigned dir)
 {
-    switch (type) {
-    case TYPE_RATE:
-        return units_bitrate(field, value, ctx);
-    case TYPE_TIME:
-        return units_duration(field, value, ctx);
-    case TYPE_SHARE:
-        return units_share(field, value, ctx);
-    case TYPE_SIZE:
-        return units_size(field, value, ctx);
-    case TYPE_BURST:
-        return parse_burst(field, value, ctx);
-    case TYPE_SPAN:
-        return parse_span(field, value, ctx);
-    }
-    return ERR_INVALID;
+    if (k == KEY_blackout_at)
+        return !p->blackout_at.n;
+    uint64_t zero = 0;
+    return memcmp(netem_key_field(p, k, dir), &zero, sizeof zero) == 0;
 }
 
 int netem_set(struct netem_profile *p, struct netem_sources *from, const char *source, const char *word,
               const char *value, struct err_ctx *ctx)
 {
-    unsigned first = NETEM_UP, last = NETEM_DOWN, k = 0;
+    unsigned first = NETEM_UP, last = NETEM_DOWN;
     const char *bare = word;
     if (strncmp(word, "up.", 3) == 0) {
         bare = word + 3;
@@ -128,22 +95,41 @@ int netem_set(struct netem_profile *p, struct netem_sources *from, const char *s
         bare = word + 5;
         first = NETEM_DOWN;
     }
-    while (k < KEY_COUNT && strcmp(netem_keys[k].word, bare) != 0)
-        k++;
+    unsigned k = netem_key_of(bare);
     if (k == KEY_COUNT || (bare != word && !netem_keys[k].each_way))
         return err_set(ctx, ERR_INVALID, "unknown word '%s'", word);
     if (!netem_keys[k].each_way)
         last = first;
     for (unsigned d = first; d <= last; d++) {
-        int rc = parse_value(netem_key_field(p, k, d), netem_keys[k].type, value, ctx);
+        int rc = netem_value_parse(netem_key_field(p, k, d), netem_keys[k].type, value, ctx);
         if (rc) {
             err_prefix(ctx, "%s: ", word);
             return rc;
         }
+        if (!says_none(p, k, d))
+            set_aside(p, from, k, d);
         if (from)
             from->of[d][k] = source;
     }
     return 0;
+}
+
+bool netem_is_named(const char *name, size_t n)
+{
+    for (size_t r = 0; r < ROWS; r++)
+        if (rows[r].name && strlen(rows[r].name) == n && memcmp(rows[r].name, name, n) == 0)
+            return true;
+    return false;
+}
+
+/* The first name, then "+" and the others, as far as they fit. */
+static void add_name(struct netem_profile *p, const char *name)
+{
+    size_t n = strlen(p->name);
+    if (strcmp(p->name, "custom") == 0)
+        snprintf(p->name, sizeof p->name, "%s", name);
+    else
+        snprintf(p->name + n, sizeof p->name - n, "+%s", name);
 }
 
 int netem_named(struct netem_profile *p, struct netem_sources *from, const char *name, struct err_ctx *ctx)
@@ -158,93 +144,56 @@ int netem_named(struct netem_profile *p, struct netem_sources *from, const char 
         if (rc)
             return rc;
     }
-    snprintf(p->name, sizeof p->name, "%s", name);
+    add_name(p, name);
     return 0;
 }
 
-/* Scale by 2^32, `num` <= `den`. */
-static uint64_t share_p32(uint64_t num, uint64_t den)
+/* The end of the part that begins at `text`: a ',', or a '+' with a new part behind it. The '+' of a list of
+ * blackouts (12.4s+800ms) or of a file's name is none of those. */
+static char *part_end(char *text)
 {
-    return (uint64_t)(((unsigned __int128)num << 32) / den);
-}
-
-/* Fill in what follows from the values given; refuse what cannot be. */
-static int finish_direction(struct netem_direction *d, const char *way, struct err_ctx *ctx)
-{
-    const uint64_t all = 1000000;
-    uint64_t lost = d->loss_ppm, kept = all - lost;
-    if (d->rate_bps && d->rate_bps < 1000)
-        return err_set(ctx, ERR_RANGE, "%s.rate is below 1kbit", way);
-    if (d->delay_ns > 60000000000ull)
-        return err_set(ctx, ERR_RANGE, "%s.delay is above 60s", way);
-    if (d->jitter_ns > d->delay_ns)
-        return err_set(ctx, ERR_INVALID, "%s.jitter is above the delay", way);
-    if (d->rate_bps && !d->queue_bytes) {
-        d->queue_bytes = d->rate_bps / 8 / 4;
-        if (d->queue_bytes < 32000)
-            d->queue_bytes = 32000;
+    for (char *at = text; *at; at++) {
+        if (*at == ',')
+            return at;
+        if (*at != '+')
+            continue;
+        const char *next = at + 1;
+        size_t n = strcspn(next, ",+"), word = strspn(next, "abcdefghijklmnopqrstuvwxyz_.");
+        bool file = n > 5 && memcmp(next + n - 5, ".json", 5) == 0;
+        if (netem_is_named(next, n) || next[word] == '=' || file)
+            return at;
     }
-    d->bad_p32 = share_p32(lost, all);
-    if (!d->burst_milli || !lost || !kept) {
-        d->enter_p32 = share_p32(lost, all);
-        d->leave_p32 = share_p32(kept, all);
-        return 0;
+    return text + strlen(text);
+}
+
+static int describe_part(struct netem_profile *p, struct netem_sources *from, char *part, struct err_ctx *ctx)
+{
+    char *equals = strchr(part, '=');
+    size_t n = strlen(part);
+    if (equals) {
+        *equals = 0;
+        return netem_set(p, from, "given", part, equals + 1, ctx);
     }
-    /* p = L / (B (1-L)) <= 1 */
-    if (lost * 1000 > d->burst_milli * kept)
-        return err_set(ctx, ERR_INVALID, "%s.burst is too short for a loss that large", way);
-    d->leave_p32 = share_p32(1000, d->burst_milli);
-    d->enter_p32 = share_p32(lost * 1000, d->burst_milli * kept);
-    return 0;
+    if (strchr(part, '/') || (n > 5 && strcmp(part + n - 5, ".json") == 0))
+        return netem_file(p, from, part, ctx);
+    return netem_named(p, from, part, ctx);
 }
 
-static int finish_windows(struct netem_windows *w, const char *what, struct err_ctx *ctx)
-{
-    if (w->every_ns && w->every_ns < NETEM_WINDOW_MIN_NS)
-        return err_set(ctx, ERR_RANGE, "%s_every is below 100ms", what);
-    if (w->every_ns && !w->length.max_ns)
-        return err_set(ctx, ERR_INVALID, "%s_every needs %s_for", what, what);
-    if (w->length.max_ns > 3600 * 1000000000ull)
-        return err_set(ctx, ERR_RANGE, "%s_for is above 1h", what);
-    return 0;
-}
-
-static int finish(struct netem_profile *p, struct err_ctx *ctx)
-{
-    int rc = finish_direction(&p->dir[NETEM_UP], "up", ctx);
-    rc = rc ? rc : finish_direction(&p->dir[NETEM_DOWN], "down", ctx);
-    rc = rc ? rc : finish_windows(&p->blackout, "blackout", ctx);
-    rc = rc ? rc : finish_windows(&p->handover, "handover", ctx);
-    rc = rc ? rc : finish_windows(&p->stall, "stall", ctx);
-    if (!rc && p->handover_loses_ppm && !p->nat_idle_ns)
-        rc = err_set(ctx, ERR_INVALID, "handover_loses needs nat_idle");
-    return rc;
-}
-
-/* The first part may be a name or a file, all others are word=value. */
 static int describe_parts(struct netem_profile *p, struct netem_sources *from, char *text,
                           struct err_ctx *ctx)
 {
-    bool first = true;
-    for (char *save, *part = strtok_r(text, ",", &save); part; part = strtok_r(NULL, ",", &save)) {
-        char *equals = strchr(part, '=');
-        size_t n = strlen(part);
-        int rc;
-        if (equals) {
-            *equals = 0;
-            rc = netem_set(p, from, "given", part, equals + 1, ctx);
-        } else if (!first) {
-            rc = err_set(ctx, ERR_INVALID, "'%s' is no word=value", part);
-        } else if (strchr(part, '/') || (n > 5 && strcmp(part + n - 5, ".json") == 0)) {
-            rc = netem_file(p, from, part, ctx);
-        } else {
-            rc = netem_named(p, from, part, ctx);
-        }
+    bool any = false;
+    while (*text) {
+        char *end = part_end(text);
+        bool more = *end;
+        *end = 0;
+        int rc = *text ? describe_part(p, from, text, ctx) : 0;
         if (rc)
             return rc;
-        first = false;
+        any |= *text != 0;
+        text = more ? end + 1 : end;
     }
-    return first ? err_set(ctx, ERR_INVALID, "an empty description") : 0;
+    return any ? 0 : err_set(ctx, ERR_INVALID, "an empty description");
 }
 
 int netem_describe(struct netem_profile *p, struct netem_sources *from, const char *description,
@@ -254,9 +203,11 @@ int netem_describe(struct netem_profile *p, struct netem_sources *from, const ch
     if (strlen(description) >= sizeof text)
         return err_set(ctx, ERR_RANGE, "a network's description is longer than %zu bytes", sizeof text - 1);
     strcpy(text, description);
-    struct netem_profile made = {.name = "custom"};
+    struct netem_profile made;
+    memset(&made, 0, sizeof made);
+    strcpy(made.name, "custom");
     int rc = describe_parts(&made, from, text, ctx);
-    rc = rc ? rc : finish(&made, ctx);
+    rc = rc ? rc : netem_finish(&made, ctx);
     if (rc)
         err_prefix(ctx, "network '%.200s': ", description);
     else
