@@ -25,7 +25,7 @@
 #include "util/buf.h"
 #include "util/err.h"
 
-#define NETEM_DESCRIPTION_MAX 1024         /* bytes of an inline description */
+#define NETEM_DESCRIPTION_MAX 4096         /* bytes of an inline description */
 #define NETEM_FILE_MAX        65536        /* bytes of a profile file */
 #define NETEM_FILES_MAX       256          /* traces and tables in a process */
 #define NETEM_TRACE_MAX       (1u << 23)   /* delivery opportunities in a trace */

@@ -117,7 +117,7 @@ static void test_bad_files_are_named_with_the_place(void **state)
                                          {"{\"rate\":", "offset"},
                                          {"[]", "object"},
                                          {"{\"up\":{\"lossy\":\"1%\"}}", "up.lossy"},
-                                         {"{\"profile\":\"5g\"}", "5g"},
+                                         {"{\"profile\":\"6g\"}", "6g"},
                                          {"", "offset"},
                                          {"{\"up\":{\"up\":{}}}", "up.up"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -138,7 +138,7 @@ static void test_the_offending_word_is_named(void **state)
     static const char *const bad[][2] = {
         {"wifi,los=2%", "'los'"},
         {"wifi,loss=200%", "200%"},
-        {"wifi,5g", "'5g'"},
+        {"wifi,6g", "'6g'"},
         {"jitter=50ms,delay=40ms", "jitter"},
         {"loss=60%,burst=1", "burst"},
         {"burst=0.5", "0.5"},
