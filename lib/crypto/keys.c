@@ -107,6 +107,13 @@ int keys_open(struct keys *k, const char *dir, bool create, struct err_ctx *ctx)
     return rc;
 }
 
+void keys_from_seed(struct keys *k, uint64_t seed)
+{
+    crypto_generichash(k->token_seed, sizeof k->token_seed, (const uint8_t *)&seed, sizeof seed, NULL, 0);
+    crypto_generichash(k->tag_key, sizeof k->tag_key, k->token_seed, sizeof k->token_seed, NULL, 0);
+    crypto_sign_ed25519_seed_keypair(k->token_public, k->token_secret, k->token_seed);
+}
+
 void keys_wipe(struct keys *k)
 {
     sodium_memzero(k, sizeof *k);

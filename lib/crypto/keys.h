@@ -29,6 +29,8 @@ struct token {
 
 /* create: make the folder and missing keys. */
 int keys_open(struct keys *k, const char *dir, bool create, struct err_ctx *ctx);
+/* Keys that anybody can make again from the seed: for simulations only. */
+void keys_from_seed(struct keys *k, uint64_t seed);
 void keys_wipe(struct keys *k);
 
 /* Append a JWT. */

@@ -51,6 +51,8 @@ static void forget(struct load_phone *p)
     struct load *l = p->load;
     l->storage_losses++;
     diary_forgot(l->diary, p->client.user, p->client.device);
+    if (l->cfg.world.forgot)
+        l->cfg.world.forgot(l->cfg.world.arg, p->client.user, p->client.device);
     if (!p->shown && (p->shown = malloc(sizeof *p->shown)))
         map_init(p->shown, sizeof(struct id), 8, 1u << 20, 0);
     else if (p->shown)

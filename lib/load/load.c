@@ -449,6 +449,11 @@ bool load_ended(const struct load *l)
     return l->phase == PHASE_END;
 }
 
+bool load_drained(const struct load *l)
+{
+    return l->drained;
+}
+
 int load_result(const struct load *l, struct err_ctx *ctx)
 {
     if (l->result)

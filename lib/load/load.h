@@ -61,6 +61,8 @@ struct load_fault {
 /* A phone's end of a connection; the world's. */
 struct load_socket;
 struct load_phone;
+struct client;
+struct client_effect;
 
 struct load_world {
     struct now (*now)(void *arg);
@@ -82,6 +84,10 @@ struct load_world {
     void (*radio)(void *arg, uint32_t address, int op);
     /* "setup", "load", "drain", "end" begin. */
     void (*phase)(void *arg, const char *name);
+    /* For a checker, may be NULL: each effect of each phone's client, before it is carried out; and that a
+     * phone lost what it had surfaced. */
+    void (*watch)(void *arg, const struct client *c, const struct client_effect *e);
+    void (*forgot)(void *arg, uint64_t user, uint32_t device);
     void *arg;
 };
 
@@ -118,6 +124,8 @@ void load_closed(struct load_phone *p, int code, enum reason reason);
 /* A person lost patience: sum up what was done so far. */
 void load_interrupt(struct load *l);
 bool load_ended(const struct load *l);
+/* It ended because everything owed had arrived. */
+bool load_drained(const struct load *l);
 /* Why it could not do its work: 0, or the error with its sentence. */
 int load_result(const struct load *l, struct err_ctx *ctx);
 

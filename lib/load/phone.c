@@ -382,6 +382,8 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
 {
     struct load *l = arg;
     struct load_phone *p = CONTAINER_OF(c, struct load_phone, client);
+    if (l->cfg.world.watch)
+        l->cfg.world.watch(l->cfg.world.arg, c, e);
     switch (e->type) {
     case CLIENT_DO_SEND:
         do_send(p, e);

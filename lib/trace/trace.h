@@ -101,6 +101,9 @@ int trace_writer_new(struct trace_writer **w, struct trace *t, struct err_ctx *c
 /* Virtual time for simulated worlds: from now on events without a time get this one. */
 void trace_set_virtual(struct trace_writer *w, uint64_t now_ns);
 
+/* Wait until the flusher has taken all that was emitted so far: for worlds whose time is faster than its own. */
+void trace_sync(struct trace *t);
+
 /* Hot path: no allocation, no lock, no system call. w may be NULL (tracing off). Sets ts_ns if 0, and node.
  */
 void trace_emit(struct trace_writer *w, const struct trace_event *e);

@@ -371,6 +371,27 @@ int trace_writer_new(struct trace_writer **out, struct trace *t, struct err_ctx 
     return rc;
 }
 
+static bool all_taken(const struct trace *t)
+{
+    uint32_t n = atomic_load_explicit(&t->writers_n, memory_order_acquire);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct trace_ring *r = t->writer[i]->ring;
+        if (atomic_load_explicit(&r->tail, memory_order_acquire) != atomic_load(&r->head))
+            return false;
+    }
+    return true;
+}
+
+void trace_sync(struct trace *t)
+{
+    while (t && !t->failed && !all_taken(t)) {
+        pthread_mutex_lock(&t->lock);
+        pthread_cond_signal(&t->wake);
+        pthread_mutex_unlock(&t->lock);
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+}
+
 uint64_t trace_dropped(const struct trace *t)
 {
     uint64_t sum = 0;
