@@ -176,11 +176,23 @@ int netem_value_parse(void *field, enum netem_type type, const char *value, stru
 
 /* --- and back --- */
 
-static void show_duration(struct buf *out, const char *before, uint64_t ns)
+/* What is shown is read again as the same value: one that needs more digits is shown in the smallest unit. */
+static void show_exact(struct buf *out, uint64_t value, const char *unit, void (*show)(char[32], uint64_t),
+                       int (*parse)(uint64_t *, const char *, struct err_ctx *))
 {
     char text[32];
-    units_show_duration(text, ns);
-    buf_printf(out, "%s%s", before, text);
+    uint64_t again;
+    show(text, value);
+    if (parse(&again, text, NULL) == 0 && again == value)
+        buf_str(out, text);
+    else
+        buf_printf(out, "%" PRIu64 "%s", value, unit);
+}
+
+static void show_duration(struct buf *out, const char *before, uint64_t ns)
+{
+    buf_str(out, before);
+    show_exact(out, ns, "ns", units_show_duration, units_duration);
 }
 
 static void show_span(struct buf *out, const struct netem_span *s)
@@ -229,17 +241,23 @@ static void show_burst(struct buf *out, uint32_t milli)
         buf_printf(out, ".%03" PRIu32, milli % 1000);
 }
 
+static void show_queue(struct buf *out, const uint64_t queue[2])
+{
+    if (queue[1])
+        show_duration(out, "", queue[1]);
+    else
+        show_exact(out, queue[0], "B", units_show_size, units_size);
+}
+
 void netem_value_show(struct buf *out, const void *field, enum netem_type type)
 {
     const struct netem_trace *trace;
     const struct netem_table *table;
     const uint64_t *wide = field;
     const uint32_t *narrow = field;
-    char text[32];
     switch (type) {
     case TYPE_RATE:
-        units_show_bitrate(text, *wide);
-        buf_str(out, text);
+        show_exact(out, *wide, "bit", units_show_bitrate, units_bitrate);
         break;
     case TYPE_TRACE:
         trace = *(const struct netem_trace *const *)field;
@@ -256,10 +274,7 @@ void netem_value_show(struct buf *out, const void *field, enum netem_type type)
         show_share(out, *narrow);
         break;
     case TYPE_QUEUE:
-        units_show_size(text, wide[0]);
-        if (wide[1])
-            units_show_duration(text, wide[1]);
-        buf_str(out, text);
+        show_queue(out, wide);
         break;
     case TYPE_DROP:
         buf_str(out, *narrow ? "head" : "tail");
