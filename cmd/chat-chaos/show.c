@@ -84,19 +84,9 @@ static void load(struct buf *out, const struct scenario *s)
 
 static void fault(struct buf *out, const struct scenario_fault *f)
 {
-    buf_printf(out, "  at %-6s %s: %s ", duration(f->at), f->name, fault_name(f->what));
-    switch (f->what) {
-    case FAULT_KILL_SERVER:
-        buf_printf(out, "with signal %d, ", f->signal);
-        buf_printf(out, f->restart ? "again after %s\n" : "for good\n", duration(f->restart));
-        break;
-    case FAULT_BLACKOUT:
-        buf_printf(out, "of %s for %s\n", f->target, duration(f->duration));
-        break;
-    default:
-        buf_printf(out, "of %.4g%% of %s%s\n", f->share_ppm / 1e4, f->target,
-                   f->mid_frame ? ", in the middle of a frame" : "");
-    }
+    char text[320];
+    fault_describe(text, sizeof text, f);
+    buf_printf(out, "  at %-6s %s: %s\n", duration(f->at), f->name, text);
 }
 
 static void rest(struct buf *out, const struct scenario *s)

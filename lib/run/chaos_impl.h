@@ -29,6 +29,7 @@ struct chaos {
     char dir[512];
     bool linked; /* with links: namespaces; without: loopback */
     struct tun_world *tun;
+    uint64_t link_faults, link_until[SCENARIO_FAULTS_MAX]; /* those that last, a bit each; monotonic ns */
     uint32_t addr;
     uint16_t port;
     struct chaos_server server;
@@ -55,6 +56,12 @@ int chaos_server_start(struct chaos *c, struct err_ctx *ctx);
 int chaos_server_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
 int chaos_server_kill(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
 void chaos_server_stop(struct chaos *c);
+
+/* chaos_link.c */
+int chaos_links_start(struct chaos *c, struct err_ctx *ctx);
+int chaos_link_fault(struct chaos *c, uint32_t index, struct err_ctx *ctx);
+/* End the faults of links whose time is over. */
+int chaos_links_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
 
 /* chaos_load.c */
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx);

@@ -46,36 +46,12 @@ static int tick(struct chaos *c, uint64_t ns, struct err_ctx *ctx)
 {
     uint64_t now = clock_mono_ns();
     int rc = chaos_server_tend(c, now, ctx);
+    rc = rc ? rc : chaos_links_tend(c, now, ctx);
     rc = rc ? rc : chaos_load_tend(c, ns, ctx);
     tell(c, now);
     if (!rc && *c->config->interrupted)
         rc = err_set(ctx, ERR_INTERRUPTED, "interrupted");
     return rc;
-}
-
-static int start_links(struct chaos *c, struct err_ctx *ctx)
-{
-    struct tun_group groups[SCENARIO_POPULATIONS_MAX] = {0};
-    char trace_dir[600];
-    struct tun_config config = {.groups = groups, .seed = c->s.seed, .trace_dir = trace_dir, .calm = true};
-    chaos_path(c, trace_dir, sizeof trace_dir, "trace");
-    for (uint32_t i = 0; i < c->s.load_n; i++) {
-        const struct scenario_population *p = &c->s.load[i];
-        const struct scenario_link *l = scenario_find_link(&c->s, p->link);
-        struct tun_group *g = &groups[config.groups_n++];
-        if (!l)
-            return err_set(ctx, ERR_UNSUPPORTED,
-                           "%s: load.%s has no link, but others have; in the real world all or none need one",
-                           c->s.path, p->name);
-        snprintf(g->name, sizeof g->name, "%s", p->name);
-        scenario_addresses(&c->s, i, &g->first, &g->count);
-        int rc = netem_profile_parse(&g->profile, l->profile, ctx);
-        if (rc) {
-            err_prefix(ctx, "%s: links.%s.profile: ", c->s.path, l->name);
-            return rc;
-        }
-    }
-    return tun_world_start(&c->tun, &config, ctx);
 }
 
 static int make_folders(struct chaos *c, struct err_ctx *ctx)
@@ -100,7 +76,7 @@ static int start(struct world *w, const struct scenario *s, struct err_ctx *ctx)
     int rc = make_folders(c, ctx);
     chaos_path(c, trace_dir, sizeof trace_dir, "trace");
     if (!rc && c->linked)
-        rc = start_links(c, ctx);
+        rc = chaos_links_start(c, ctx);
     rc = rc ? rc : chaos_server_start(c, ctx);
     rc = rc ? rc : chaos_load_start(c, ctx);
     rc = rc ? rc : trace_open(&c->trace, &tc, ctx);
@@ -133,19 +109,6 @@ static int advance(struct world *w, uint64_t at, struct err_ctx *ctx)
     return rc;
 }
 
-static int blackout(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx)
-{
-    for (uint32_t i = 0; i < c->s.load_n; i++) {
-        const struct scenario_population *p = &c->s.load[i];
-        int rc = 0;
-        if (c->tun && (strcmp(f->target, "*") == 0 || strcmp(f->target, p->link) == 0))
-            rc = tun_world_blackout(c->tun, p->name, f->duration, ctx);
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
 /* The generator executes what happens to phones, at its own t = 0 and from the same file; here it is only
  * noted. */
 static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
@@ -159,7 +122,9 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     case FAULT_KILL_SERVER:
         return chaos_server_kill(c, f, ctx);
     case FAULT_BLACKOUT:
-        return blackout(c, f, ctx);
+    case FAULT_LINK:
+    case FAULT_DETACH:
+        return chaos_link_fault(c, index, ctx);
     case FAULT_KILL_SOCKET:
     case FAULT_NETWORK_CHANGE:
         break;
@@ -167,8 +132,9 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     return 0;
 }
 
-/* A server that is to come back comes back now. (Blackouts end by themselves; those that would last beyond
- * the load are cut by the drain's patience, not by us.) */
+/* A server that is to come back comes back now, links are what their profiles say, phones are attached.
+ * (Blackouts end by themselves; those that would last beyond the load are cut by the drain's patience, not by
+ * us.) */
 static int heal(struct world *w, struct err_ctx *ctx)
 {
     struct chaos *c = (struct chaos *)w;
@@ -178,6 +144,8 @@ static int heal(struct world *w, struct err_ctx *ctx)
         c->server.continue_at = now;
     if (c->server.restart_at)
         c->server.restart_at = now;
+    for (uint32_t i = 0; i < c->s.faults_n; i++)
+        c->link_until[i] = now;
     return c->load_ended ? 0 : tick(c, TICK_NS, ctx);
 }
 

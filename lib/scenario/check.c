@@ -187,6 +187,8 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
         return 0;
     }
     case FAULT_BLACKOUT:
+    case FAULT_LINK:
+    case FAULT_DETACH:
         if (strcmp(f->target, "*") != 0 && !scenario_find_link(s, f->target))
             return scenario_error(at, ERR_INVALID, "there is no link named '%s'", f->target);
         return 0;

@@ -11,13 +11,6 @@
 #define NEAR_NET        0xC6120000u /* 198.18.0.0/16 */
 #define ADDRESSES_FIRST 256u
 
-static const char *const fault_names[] = {"kill-socket", "kill-server", "blackout", "network-change"};
-
-const char *fault_name(enum fault_do what)
-{
-    return fault_names[what];
-}
-
 static const struct {
     const char *name;
     int number;
@@ -105,14 +98,10 @@ static int read_do(struct place *at, void *out, const json_t *v)
 {
     struct scenario_fault *f = out;
     const char *s = json_string_value(v);
-    for (size_t i = 0; s && i < sizeof fault_names / sizeof *fault_names; i++) {
-        if (strcmp(s, fault_names[i]) == 0) {
-            f->what = (enum fault_do)i;
-            return 0;
-        }
-    }
+    if (s && fault_by_name(&f->what, s))
+        return 0;
     return scenario_error(at, ERR_INVALID,
-                          "must be one of kill-socket, kill-server, blackout, network-change");
+                          "must be one of kill-socket, kill-server, blackout, network-change, link, detach");
 }
 
 static int read_when(struct place *at, void *out, const json_t *v)
@@ -143,18 +132,22 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
     static const struct {
         const char *key;
         unsigned kinds;
-    } keys[] = {{"share", 1u << FAULT_KILL_SOCKET | 1u << FAULT_NETWORK_CHANGE},
+    } keys[] = {{"share", 1u << FAULT_KILL_SOCKET | 1u << FAULT_NETWORK_CHANGE | 1u << FAULT_BLACKOUT |
+                              1u << FAULT_DETACH},
                 {"when", 1u << FAULT_KILL_SOCKET},
                 {"signal", 1u << FAULT_KILL_SERVER},
                 {"restart", 1u << FAULT_KILL_SERVER},
-                {"for", 1u << FAULT_BLACKOUT}};
+                {"set", 1u << FAULT_LINK},
+                {"for", 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (json_object_get(v, keys[i].key) && !(keys[i].kinds >> f->what & 1))
             return scenario_error(at, ERR_INVALID, "%s means nothing for %s", keys[i].key,
                                   fault_name(f->what));
     }
-    if (f->what == FAULT_BLACKOUT && !f->duration)
-        return scenario_error(at, ERR_INVALID, "a blackout lacks the key for");
+    if ((f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH) && !f->duration)
+        return scenario_error(at, ERR_INVALID, "%s lacks the key for", fault_name(f->what));
+    if (f->what == FAULT_LINK && !f->set[0])
+        return scenario_error(at, ERR_INVALID, "link lacks the key set");
     return 0;
 }
 
@@ -169,6 +162,7 @@ static int read_fault(struct place *at, void *out, const json_t *v)
                                           CUSTOM("signal", false, read_signal),
                                           NUMBER(scenario_fault, "restart", FIELD_DURATION, restart),
                                           NUMBER(scenario_fault, "for", FIELD_DURATION, duration),
+                                          TEXT(scenario_fault, "set", set),
                                           FIELDS_END};
     struct scenario_fault *f = out;
     *f = (struct scenario_fault){.share_ppm = 1000000, .signal = SIGKILL};

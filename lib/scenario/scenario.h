@@ -11,6 +11,7 @@
 #define SCENARIO_SCENARIO_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "util/err.h"
@@ -54,18 +55,28 @@ struct scenario_population {
     struct scenario_habits habits;
 };
 
-enum fault_do { FAULT_KILL_SOCKET, FAULT_KILL_SERVER, FAULT_BLACKOUT, FAULT_NETWORK_CHANGE };
+enum fault_do {
+    FAULT_KILL_SOCKET,
+    FAULT_KILL_SERVER,
+    FAULT_BLACKOUT, /* nothing passes */
+    FAULT_NETWORK_CHANGE,
+    FAULT_LINK,   /* the link's values change: "set" is laid over its profile */
+    FAULT_DETACH, /* phones leave the network and come back: queues and NAT mappings are gone, addresses stay
+                   */
+};
 
 struct scenario_fault {
     char name[SCENARIO_NAME]; /* default "fault-<index>" */
     uint64_t at;              /* ns after the load began */
     enum fault_do what;
-    char target[SCENARIO_NAME]; /* population (kill-socket, network-change), link (blackout), "server" */
-    uint32_t share_ppm;         /* of the target's clients; default all */
-    bool mid_frame;             /* kill-socket: "when": "mid-frame" */
-    int signal;                 /* kill-server: "KILL" (default), "TERM", "STOP"... */
-    uint64_t restart;           /* kill-server: start again (STOP: continue) after; 0: stays down */
-    uint64_t duration;          /* blackout */
+    /* population (kill-socket, network-change), link or "*" (blackout, link, detach), "server" */
+    char target[SCENARIO_NAME];
+    uint32_t share_ppm; /* of the target's clients (not for link); default all */
+    bool mid_frame;     /* kill-socket: "when": "mid-frame" */
+    int signal;         /* kill-server: "KILL" (default), "TERM", "STOP"... */
+    uint64_t restart;   /* kill-server: start again (STOP: continue) after; 0: stays down */
+    uint64_t duration;  /* blackout, detach, link (0: until the load has ended) */
+    char set[128];      /* link: "loss=10%,delay=200ms", or another profile's name */
 };
 
 struct scenario {
@@ -92,6 +103,14 @@ void scenario_release(struct scenario *s);
 const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);
 const struct scenario_population *scenario_find_load(const struct scenario *s, const char *name);
 const char *fault_name(enum fault_do what); /* "kill-socket" */
+/* What it does, for people: "blackout of lte for 2s". */
+void fault_describe(char *out, size_t size, const struct scenario_fault *f);
+/* The description of link `l` while the faults in `active` (bit i: faults[i], a FAULT_LINK) change it.
+ * ERR_LIMIT: too long. */
+int scenario_link_profile(const struct scenario *s, const struct scenario_link *l, uint64_t active, char *out,
+                          size_t size);
+/* Does fault f concern population p? (FAULT_BLACKOUT, FAULT_LINK, FAULT_DETACH name links.) */
+bool fault_hits(const struct scenario_fault *f, const struct scenario_population *p);
 /* Population i owns the inner addresses first .. first+count-1 (host order, within 198.18.0.0/16): phone k of
  * it starts at first + k * stride and moves within its stride on network changes. The one rule that link and
  * load share. A population without a link owns none (count 0). */

@@ -52,6 +52,7 @@ const char *scenario_nearest(const char *word, const char *const *candidates, si
 int scenario_apply_variant(struct place *at, json_t *root, const char *name);
 /* The whole document, variants excepted, into *s. */
 int scenario_read(struct place *at, const json_t *root, struct scenario *s);
+bool fault_by_name(enum fault_do *what, const char *name);
 /* Names that refer to each other, ranges, faults within the load. */
 int scenario_check(struct place *at, struct scenario *s);
 

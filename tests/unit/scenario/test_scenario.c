@@ -50,6 +50,32 @@ static void test_defaults_are_filled_in(void **state)
     assert_int_equal(s.drain, 60 * NS_PER_S);
 }
 
+static void test_faults_of_links_lie_over_the_profile_while_they_last(void **state)
+{
+    (void)state;
+    char text[64];
+    int rc = load(HEAD LOAD
+                  ", \"faults\": ["
+                  "{\"at\": \"1s\", \"do\": \"link\", \"target\": \"lte\", \"set\": \"loss=9%\"},"
+                  "{\"at\": \"2s\", \"do\": \"detach\", \"target\": \"*\", \"share\": 0.5, \"for\": \"3s\"},"
+                  "{\"at\": \"3s\", \"do\": \"link\", \"target\": \"*\", \"set\": \"rate=1mbit\", \"for\": "
+                  "\"1s\"}]}",
+                  NULL);
+    assert_int_equal(rc, 0);
+    assert_int_equal(scenario_link_profile(&s, &s.links[0], 0, text, sizeof text), 0);
+    assert_string_equal(text, "lte-lossy");
+    assert_int_equal(scenario_link_profile(&s, &s.links[0], 4, text, sizeof text), 0);
+    assert_string_equal(text, "lte-lossy,rate=1mbit");
+    assert_int_equal(scenario_link_profile(&s, &s.links[0], 7, text, sizeof text), 0);
+    assert_string_equal(text, "lte-lossy,loss=9%,rate=1mbit");
+    assert_int_equal(scenario_link_profile(&s, &s.links[0], 7, text, 20), ERR_LIMIT);
+    assert_true(fault_hits(&s.faults[0], &s.load[0]) && fault_hits(&s.faults[1], &s.load[0]));
+    fault_describe(text, sizeof text, &s.faults[0]);
+    assert_string_equal(text, "link lte set to loss=9% until the load has ended");
+    fault_describe(text, sizeof text, &s.faults[1]);
+    assert_string_equal(text, "detach of 50% of * for 3s");
+}
+
 static void test_everything_is_read(void **state)
 {
     (void)state;
@@ -118,7 +144,15 @@ static void test_values_that_make_no_sense_are_refused(void **state)
     refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"kill-socket\", \"target\": \"mobil\"}]}",
             "faults[0].target: there is no population named 'mobil'");
     refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"blackout\", \"target\": \"lte\"}]}",
-            "a blackout lacks the key for");
+            "blackout lacks the key for");
+    refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"link\", \"target\": \"lte\"}]}",
+            "link lacks the key set");
+    refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"detach\", \"target\": \"lte\", \"set\": "
+                      "\"loss=1%\", \"for\": \"1s\"}]}",
+            "set means nothing for detach");
+    refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"link\", \"target\": \"mobile\", \"set\": "
+                      "\"loss=1%\"}]}",
+            "there is no link named 'mobile'");
     refused(HEAD "\"load\": [{\"name\": \"m\", \"link\": \"lte\", \"clients\": 5000, \"rate\": 1}]}",
             "at most 4064 clients fit on links");
     refused(HEAD LOAD ", \"expect\": [\"delivred >= 1\"]}", "expect[0]: 'delivred >= 1': unknown metric");
@@ -223,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_filled_in),
+        cmocka_unit_test(test_faults_of_links_lie_over_the_profile_while_they_last),
         cmocka_unit_test(test_everything_is_read),
         cmocka_unit_test(test_unknown_keys_are_refused_with_their_path),
         cmocka_unit_test(test_values_that_make_no_sense_are_refused),

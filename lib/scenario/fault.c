@@ -1,0 +1,69 @@
+/* What a fault is called, whom it hits, and what a link is while it lasts. */
+#include <stdio.h>
+#include <string.h>
+
+#include "scenario/scenario_impl.h"
+#include "util/units.h"
+
+static const char *const names[] = {"kill-socket",    "kill-server", "blackout",
+                                    "network-change", "link",        "detach"};
+
+const char *fault_name(enum fault_do what)
+{
+    return names[what];
+}
+
+bool fault_by_name(enum fault_do *what, const char *name)
+{
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *what = (enum fault_do)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool fault_hits(const struct scenario_fault *f, const struct scenario_population *p)
+{
+    return p->link[0] && (strcmp(f->target, "*") == 0 || strcmp(f->target, p->link) == 0);
+}
+
+void fault_describe(char *out, size_t size, const struct scenario_fault *f)
+{
+    char span[32], share[32] = "";
+    units_show_duration(span, f->what == FAULT_KILL_SERVER ? f->restart : f->duration);
+    if (f->share_ppm != 1000000)
+        snprintf(share, sizeof share, "%.4g%% of ", f->share_ppm / 1e4);
+    switch (f->what) {
+    case FAULT_KILL_SERVER:
+        snprintf(out, size, "kill-server with signal %d, %s%s", f->signal,
+                 f->restart ? "again after " : "for good", f->restart ? span : "");
+        break;
+    case FAULT_BLACKOUT:
+    case FAULT_DETACH:
+        snprintf(out, size, "%s of %s%s for %s", names[f->what], share, f->target, span);
+        break;
+    case FAULT_LINK:
+        snprintf(out, size, "link %s set to %s%s%s", f->target, f->set, f->duration ? " for " : "",
+                 f->duration ? span : " until the load has ended");
+        break;
+    case FAULT_KILL_SOCKET:
+    case FAULT_NETWORK_CHANGE:
+        snprintf(out, size, "%s of %s%s%s", names[f->what], share, f->target,
+                 f->mid_frame ? ", in the middle of a frame" : "");
+    }
+}
+
+int scenario_link_profile(const struct scenario *s, const struct scenario_link *l, uint64_t active, char *out,
+                          size_t size)
+{
+    size_t n = (size_t)snprintf(out, size, "%s", l->profile);
+    for (uint32_t i = 0; i < s->faults_n && n < size; i++) {
+        const struct scenario_fault *f = &s->faults[i];
+        if (f->what == FAULT_LINK && active >> i & 1 &&
+            (strcmp(f->target, "*") == 0 || strcmp(f->target, l->name) == 0))
+            n += (size_t)snprintf(out + n, size - n, ",%s", f->set);
+    }
+    return n < size ? 0 : ERR_LIMIT;
+}
