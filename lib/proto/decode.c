@@ -1,3 +1,4 @@
+#include "proto/bin.h"
 #include "proto/json_impl.h"
 #include "proto/table_impl.h"
 
@@ -365,6 +366,8 @@ static void after_message(struct json *j, struct proto_frame *f)
 
 int proto_frame_next(struct proto_frame *f, struct msg *m, struct err_ctx *ctx)
 {
+    if (f->codec == PROTO_BIN)
+        return proto_bin_next(f, m, ctx);
     struct json j = {.p = f->p, .end = f->end, .start = f->start, .scratch = f->scratch, .ctx = ctx};
     if (f->done)
         return f->p == f->end ? 0 : err_set(ctx, ERR_INVALID, "the frame was given up");

@@ -107,6 +107,11 @@ static bool is_empty(const struct field *f, const struct msg *m)
     return true;
 }
 
+bool field_wanted(const struct field *f, const struct msg *m)
+{
+    return f->required || (m->has & f->has) || !is_empty(f, m);
+}
+
 static void put_field(struct buf *out, const struct field *f, const struct msg *m)
 {
     const void *from = (const char *)m + f->at;
@@ -157,7 +162,7 @@ void proto_encode(struct buf *out, const struct msg *m)
     buf_str(out, proto_messages[m->t].name);
     buf_char(out, '"');
     for (const struct field *f = proto_messages[m->t].fields; f->name; f++) {
-        if (f->required || (m->has & f->has) || !is_empty(f, m))
+        if (field_wanted(f, m))
             put_field(out, f, m);
     }
     buf_char(out, '}');

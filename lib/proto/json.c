@@ -94,6 +94,23 @@ static size_t utf8(const unsigned char *p, size_t left)
     return n;
 }
 
+bool json_is_utf8(const char *p, size_t n)
+{
+    const char *end = p + n;
+    for (uint64_t w; end - p >= 8; p += 8) {
+        memcpy(&w, p, 8);
+        if (w & HIGHS)
+            break;
+    }
+    while (p < end) {
+        size_t step = (unsigned char)*p < 0x80 ? 1 : utf8((const unsigned char *)p, (size_t)(end - p));
+        if (!step)
+            return false;
+        p += step;
+    }
+    return true;
+}
+
 /* The first byte from p on that is no plain printable ASCII: a quote, a backslash, a control, >= 0x80, or the
  * end. Eight at a time; borrows can only mark bytes above the first true one, so the lowest mark is right. */
 static const char *plain_run(const char *p, const char *end)

@@ -57,6 +57,8 @@ bool json_u64s(struct json *j, uint64_t *v);
 /* Any value, checked and thrown away. */
 bool json_skip(struct json *j);
 
+bool json_is_utf8(const char *p, size_t n);
+
 /* Room in the scratch, 8-aligned; NULL sets ERR_LIMIT. */
 void *json_room(struct json *j, size_t n);
 

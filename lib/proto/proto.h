@@ -1,4 +1,5 @@
-/* chat.v1 messages: one flat struct, its JSON text, and frames that hold one object or an array of up to 50.
+/* chat.v1 messages: one flat struct, its two codecs, and frames that hold up to 50 messages. JSON (chat.v1):
+ * one object or an array of them; the compact binary form (chat.v1.bin) is described in bin.h.
  *
  * Everything comes from messages.def. Decoding allocates nothing: strings point into the frame, or, when they
  * held escapes, into a scratch area that the caller gives. Limits: frame PROTO_FRAME_MAX, body
@@ -18,7 +19,8 @@
 #include "util/err.h"
 #include "util/id.h"
 
-#define PROTO_SUBPROTOCOL "chat.v1"
+#define PROTO_SUBPROTOCOL     "chat.v1"
+#define PROTO_SUBPROTOCOL_BIN "chat.v1.bin"
 #define PROTO_FRAME_MAX   (4u << 20)
 #define PROTO_BODY_MAX    (64u << 10)
 #define PROTO_KIND_MAX    31u
@@ -139,20 +141,25 @@ struct proto_scratch {
  * The 51st object of an array is ERR_LIMIT. Slices stay good until the frame or scratch is reused. A message
  * whose "t" is unknown yields t = MSG_NONE with m->code = the text of t, so that the caller can answer
  * unknown_type. Numbers in decimal strings have no sign and no leading zero; null stands for no field. */
+enum proto_codec { PROTO_JSON, PROTO_BIN, PROTO_CODECS };
 struct proto_frame {
     const char *p, *end, *start;
     struct proto_scratch *scratch;
     uint32_t count;
+    uint8_t codec;
     bool array, done;
 };
 int proto_frame_begin(struct proto_frame *f, const char *p, size_t n, struct proto_scratch *s,
                       struct err_ctx *ctx);
+int proto_frame_begin_as(struct proto_frame *f, enum proto_codec codec, const char *p, size_t n,
+                         struct proto_scratch *s, struct err_ctx *ctx);
 int proto_frame_next(struct proto_frame *f, struct msg *m, struct err_ctx *ctx);
 
 /* Append one JSON object. Optional fields are written when non-zero / non-empty, or when `has` asks for it
  * (dup and the lists of claims always). Strings must be valid UTF-8. No limit but the buffer's own is
  * checked. */
 void proto_encode(struct buf *out, const struct msg *m);
+void proto_encode_as(struct buf *out, enum proto_codec codec, const struct msg *m);
 
 /* Error and close codes (errors.def). */
 enum proto_error {

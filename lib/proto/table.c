@@ -1,3 +1,4 @@
+#include "proto/bin.h"
 #include "proto/table_impl.h"
 
 #include <string.h>
@@ -19,10 +20,11 @@
 #undef END
 
 const struct message proto_messages[MSG_TYPE_COUNT] = {
-    [MSG_NONE] = {"", NULL, false},
-#define C2S                true
-#define S2C                false
-#define M(NAME, text, dir) [MSG_##NAME] = {text, fields_##NAME, dir},
+    [MSG_NONE] = {"", NULL, false, 0},
+#define C2S true
+#define S2C false
+#define M(NAME, text, dir)                                                                                   \
+    [MSG_##NAME] = {text, fields_##NAME, dir, sizeof fields_##NAME / sizeof *fields_##NAME - 1},
 #define F(...)
 #define END
 #include "proto/messages.def"
@@ -44,6 +46,20 @@ const char *msg_type_name(enum msg_type t)
 bool msg_from_client(enum msg_type t)
 {
     return message(t)->from_client;
+}
+
+int proto_frame_begin_as(struct proto_frame *f, enum proto_codec codec, const char *p, size_t n,
+                         struct proto_scratch *s, struct err_ctx *ctx)
+{
+    return codec == PROTO_BIN ? proto_bin_begin(f, p, n, s, ctx) : proto_frame_begin(f, p, n, s, ctx);
+}
+
+void proto_encode_as(struct buf *out, enum proto_codec codec, const struct msg *m)
+{
+    if (codec == PROTO_BIN)
+        proto_bin_encode(out, m);
+    else
+        proto_encode(out, m);
 }
 
 struct slice slice_of(const char *s)

@@ -29,11 +29,21 @@ struct message {
     const char *name;
     const struct field *fields; /* ends with .name = NULL */
     bool from_client;
+    uint8_t fields_n;
 };
 
 extern const struct message proto_messages[MSG_TYPE_COUNT];
 
-/* The members of a LIMITS object. */
+/* Is it written? Required, asked for by `has`, or not empty. */
+bool field_wanted(const struct field *f, const struct msg *m);
+
+/* How the binary codec lays a value down (bin.h). */
+static inline unsigned field_shape(enum field_type t)
+{
+    return t == TYPE_ID ? 1 : t == TYPE_U64S || t == TYPE_INT || t == TYPE_U32 || t == TYPE_BOOL ? 0 : 2;
+}
+
+/* The members of a LIMITS object. Only ever appended to: their order is the binary codec's. */
 #define LIMITS_FIELDS(X)                                                                                     \
     X(body)                                                                                                  \
     X(batch)                                                                                                 \
