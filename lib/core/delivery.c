@@ -40,10 +40,10 @@ int delivery_parse(unsigned *features, const char *text, struct err_ctx *ctx)
     return 0;
 }
 
-static struct shared_frame *encode(struct delivery *d, const struct msg *m)
+static struct shared_frame *encode(struct delivery *d, enum proto_codec codec, const struct msg *m)
 {
     buf_reset(&d->scratch);
-    proto_encode(&d->scratch, m);
+    proto_encode_as(&d->scratch, codec, m);
     if (d->scratch.failed)
         return NULL;
     struct shared_frame *f = shared_frame_new(d->scratch.data, d->scratch.len);
@@ -65,7 +65,7 @@ static void queue_frame(struct delivery *d, struct session *s, struct shared_fra
 
 void delivery_send(struct delivery *d, struct session *s, const struct msg *m)
 {
-    struct shared_frame *f = encode(d, m);
+    struct shared_frame *f = encode(d, s->codec, m);
     if (!f)
         return;
     queue_frame(d, s, f);
@@ -87,11 +87,11 @@ void delivery_entry_msg(struct msg *m, const struct entry *e)
     memcpy(m->tag, e->tag, sizeof e->tag);
 }
 
-static struct shared_frame *encode_entry(struct delivery *d, const struct entry *e)
+static struct shared_frame *encode_entry(struct delivery *d, enum proto_codec codec, const struct entry *e)
 {
     struct msg m;
     delivery_entry_msg(&m, e);
-    return encode(d, &m);
+    return encode(d, codec, &m);
 }
 
 static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
@@ -178,12 +178,10 @@ static uint64_t recipients(const struct chat *c, uint64_t sender)
 
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
 {
-    /* hot path: no allocation besides the one shared frame, no lock, no system call */
+    /* hot path: no allocation besides the shared frames, no lock, no system call */
     bool one_push = !(d->config.features & DELIVERY_ACK);
     bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
-    struct shared_frame *f = encode_entry(d, e);
-    if (!f)
-        return; /* positions stay where they are; the next entry or resume reads this one */
+    struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     if (d->io->trace && e->op == ENTRY_MESSAGE)
         trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
                                                        .chat = c->id,
@@ -221,9 +219,14 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                 session_behind_push(s, sub);
             continue;
         }
-        push(d, sub, e->seq, f);
+        if (!frames[s->codec] && !(frames[s->codec] = encode_entry(d, s->codec, e))) {
+            session_behind_push(s, sub); /* no memory: it is read later */
+            continue;
+        }
+        push(d, sub, e->seq, frames[s->codec]);
     }
-    shared_frame_unref(f);
+    for (int i = 0; i < PROTO_CODECS; i++)
+        shared_frame_unref(frames[i]);
 }
 
 static void ask(struct delivery *d, struct session *s, struct read_job *job)
@@ -305,7 +308,7 @@ static void sync_page(struct delivery *d, struct session *s, struct read_job *jo
     sync->after = job->after > sync->after ? job->after : sync->after;
     size_t i = 0;
     for (; i < job->entries.n && sync->left; i++) {
-        struct shared_frame *f = encode_entry(d, &job->entries.list[i]);
+        struct shared_frame *f = encode_entry(d, s->codec, &job->entries.list[i]);
         if (!f)
             break;
         queue_frame(d, s, f);
@@ -332,7 +335,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
             continue;
         if (!has_room(d, s))
             break;
-        struct shared_frame *f = encode_entry(d, e);
+        struct shared_frame *f = encode_entry(d, s->codec, e);
         if (!f)
             break;
         f->catchup = 1;

@@ -30,15 +30,16 @@ struct session {
     struct user *user; /* NULL before hello */
     struct session *next_of_user;
     uint32_t device;
-    uint8_t state, net;
+    uint8_t state, net, codec;          /* enum proto_codec */
     bool reading;                       /* one read is in flight for this session */
     uint32_t subs_n, subs_cap, sending; /* sending: sends not yet answered */
     struct sub **subs;
     struct sub *behind_first, *behind_last;
     struct sync_job *sync_first, *sync_last;
     uint32_t sync_n, queued_bytes;
-    uint64_t expires_s;   /* of the token */
-    struct claim *claims; /* of hello, until resumed */
+    uint64_t trusted_user; /* who may say hello without a token; 0: nobody */
+    uint64_t expires_s;    /* of the token */
+    struct claim *claims;  /* of hello, until resumed */
     uint32_t claims_n;
     struct trace_flow flow;
     struct trace_lane lane;

@@ -153,6 +153,9 @@ static uint64_t on_open(struct node *n, const struct node_event *e)
     *slot = s;
     s->conn = ++n->conn_last;
     s->link = e->link;
+    s->codec = (uint8_t)e->codec;
+    s->trusted_user = e->user;
+    s->expires_s = e->expires_s;
     s->flow = e->flow;
     s->lane.conn = (uint32_t)s->conn;
     s->flow.tcp_seq = (uint32_t)e->offset; /* where frames begin in the stream; shown by SOCKET_OPEN */
@@ -243,7 +246,7 @@ static void on_frame(struct node *n, const struct node_event *e)
     struct proto_frame f;
     struct err_ctx err = {0};
     struct msg m;
-    int rc = proto_frame_begin(&f, e->data, e->len, &n->scratch, &err);
+    int rc = proto_frame_begin_as(&f, s->codec, e->data, e->len, &n->scratch, &err);
     while (!rc && s->state != SESSION_CLOSING && (rc = proto_frame_next(&f, &m, &err)) == 1) {
         rc = 0;
         if (m.t == MSG_HELLO)
@@ -256,6 +259,17 @@ static void on_frame(struct node *n, const struct node_event *e)
     if (rc < 0) {
         session_error(n, s, PROTO_INVALID, NULL, 0, err.text);
         session_end(n, s, CLOSE_PROTOCOL, REASON_PROTOCOL);
+    }
+}
+
+/* Hot path: a million a second. */
+static void on_beats(struct node *n, const struct node_event *e)
+{
+    n->counters.beats += e->len;
+    for (size_t i = 0; i < e->len; i++) {
+        struct session *s = node_session(n, e->conns[i]);
+        if (s && (s->state == SESSION_RESUMING || s->state == SESSION_READY))
+            session_timer_set(&n->heard, s, TIMER_HEARD, e->now.mono_ns);
     }
 }
 
@@ -378,6 +392,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
         break;
     case NODE_FRAME:
         on_frame(n, e);
+        break;
+    case NODE_BEATS:
+        on_beats(n, e);
         break;
     case NODE_CLOSED:
         on_closed(n, e);

@@ -35,8 +35,9 @@ struct node_config {
 };
 
 enum node_event_kind {
-    NODE_OPEN,      /* link, flow, offset (bytes of the handshake) -> *conn is set */
-    NODE_FRAME,     /* conn, data, len, offset: one whole text message */
+    NODE_OPEN,      /* link, flow, codec, offset (bytes of the handshake), user -> *conn is set */
+    NODE_FRAME,     /* conn, data, len, offset: one whole frame in the connection's codec */
+    NODE_BEATS,     /* conns, len: all of these said beat, and nothing else */
     NODE_CLOSED,    /* conn, code, reason */
     NODE_WRITTEN,   /* conn, frame, offset: the socket took this frame */
     NODE_COMMITTED, /* commit */
@@ -52,6 +53,11 @@ struct node_event {
     struct now now;
     uint64_t conn, offset, request, chat, after;
     uint32_t limit;
+    enum proto_codec codec;
+    /* NODE_OPEN, not 0: whoever carries this connection has proven that it speaks for this user until
+     * expires_s; a hello without a token is theirs. */
+    uint64_t user, expires_s;
+    const uint64_t *conns;
     void *link;
     struct trace_flow flow;
     const char *data; /* frame text, or the token of NODE_HISTORY */

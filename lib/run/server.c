@@ -10,10 +10,11 @@
 
 #define TICK_S 0.02
 
-/* A connection as the node's `link`. */
+/* A connection as the node's `link`, or one of chat.mux.v1, which carries many. */
 struct server_conn {
     struct server *server;
     struct ws_conn *ws;
+    struct mux_conn *mux; /* or NULL */
     uint64_t number;
 };
 
@@ -36,13 +37,19 @@ static void carry_out(void *arg, const struct effect *e)
 {
     struct server *s = arg;
     struct server_conn *c = e->link;
+    struct mux_session *session = server_mux_session(e->link);
     switch (e->kind) {
     case EFFECT_SEND:
-        if (ws_send(c->ws, e->frame, (uint64_t)(uintptr_t)e->frame))
+        if (session)
+            mux_send(session, e->frame);
+        else if (ws_send(c->ws, e->frame, (uint64_t)(uintptr_t)e->frame))
             ws_abort(c->ws); /* far beyond the node's own limit */
         break;
     case EFFECT_CLOSE:
-        ws_close(c->ws, e->code, e->text);
+        if (session)
+            mux_close(session, e->code, e->text);
+        else
+            ws_close(c->ws, e->code, e->text);
         break;
     case EFFECT_COMMIT:
         store_threads_commit(s->threads, e->commit);
@@ -93,7 +100,17 @@ static void *conn_open(void *arg, struct ws_conn *ws)
     if (!c)
         return NULL;
     *c = (struct server_conn){.server = s, .ws = ws};
-    struct node_event e = {.kind = NODE_OPEN, .link = c, .offset = ws_written_offset(ws)};
+    if (ws_protocol(ws) == WS_MUX) {
+        c->mux = mux_conn_new(s->mux, ws);
+        if (c->mux)
+            return c;
+        free(c);
+        return NULL;
+    }
+    struct node_event e = {.kind = NODE_OPEN,
+                           .link = c,
+                           .offset = ws_written_offset(ws),
+                           .codec = ws_protocol(ws) == WS_BIN ? PROTO_BIN : PROTO_JSON};
     ws_peer(ws, &e.flow);
     c->number = server_step(s, &e);
     if (!c->number) {
@@ -106,6 +123,10 @@ static void *conn_open(void *arg, struct ws_conn *ws)
 static void conn_frame(void *arg, void *conn, const char *p, size_t n)
 {
     struct server_conn *c = conn;
+    if (c->mux) {
+        mux_conn_frame(c->mux, p, n);
+        return;
+    }
     server_step(
         arg,
         &(struct node_event){
@@ -115,8 +136,11 @@ static void conn_frame(void *arg, void *conn, const char *p, size_t n)
 static void conn_close(void *arg, void *conn, int code, enum reason reason)
 {
     struct server_conn *c = conn;
-    server_step(arg,
-                &(struct node_event){.kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
+    if (c->mux)
+        mux_conn_closed(c->mux, code, reason);
+    else
+        server_step(arg, &(struct node_event){
+                             .kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
     free(c);
 }
 
@@ -132,8 +156,10 @@ static void conn_written(void *arg, void *conn, uint64_t cookie, uint64_t end_of
 
 static void conn_drained(void *arg, void *conn)
 {
+    struct server_conn *c = conn;
     (void)arg;
-    (void)conn; /* the node counts for itself */
+    if (c->mux)
+        mux_conn_drained(c->mux); /* of others the node counts for itself */
 }
 
 static const struct ws_server_ops ws_ops = {.open = conn_open,
@@ -151,6 +177,7 @@ static void drain_on(struct server *s)
     if (!s->closing && (node_idle(s->node) || now >= s->drain_deadline_ns)) {
         s->closing = true;
         server_step(s, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
+        mux_server_close(s->mux, CLOSE_SHUTDOWN, close_code_text(CLOSE_SHUTDOWN));
     }
     if (s->closing && (!ws_server_conns(s->ws) || now >= s->drain_deadline_ns))
         ev_break(s->loop, EVBREAK_ALL);
@@ -281,6 +308,7 @@ static void close_all(struct server *s)
     struct err_ctx err = {0};
     if (s->ws)
         ws_server_free(s->ws);
+    server_mux_stop(s);
     store_threads_stop(s->threads);
     if (s->node)
         node_free(s->node);
@@ -305,8 +333,10 @@ int server_run(const struct server_config *c, struct err_ctx *ctx)
     s.loop = ev_loop_new(EVFLAG_AUTO);
     if (!s.loop)
         return err_set(ctx, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
-    s.rc = listen_on(
-        &s); /* first: an address in use must not touch the store; nothing is accepted until the loop runs */
+    s.rc = server_mux_start(&s);
+    if (!s.rc)
+        s.rc = listen_on(&s); /* first: an address in use must not touch the store; nothing is accepted until
+                                 the loop runs */
     if (!s.rc)
         s.rc = open_all(&s);
     if (!s.rc) {

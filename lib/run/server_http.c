@@ -87,6 +87,7 @@ static void metrics(struct server *s, struct ws_conn *conn)
     metrics_nets(&b, &st);
     gauge(&b, "sessions_peak", "most sessions at one time", st.sessions_max);
     gauge(&b, "open_connections", "connections open now, with and without hello", ws_server_conns(s->ws));
+    gauge(&b, "mux_sessions", "of the sessions, those of chat.mux.v1", mux_server_sessions(s->mux));
     gauge(&b, "users", "users known", st.users);
     gauge(&b, "chats", "chats known", st.chats);
     gauge(&b, "pending_requests", "requests on their way into the log", st.pending);

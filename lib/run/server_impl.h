@@ -6,12 +6,15 @@
 
 #include "run/server.h"
 #include "run/store_threads.h"
+#include "transport/mux_server.h"
 #include "transport/ws_server.h"
 
 struct server {
     struct server_config config;
     struct ev_loop *loop;
     struct ws_server *ws;
+    struct mux_server *mux;
+    ev_prepare mux_turn;
     struct node *node;
     struct store *store;
     struct store_threads *threads;
@@ -28,6 +31,14 @@ struct server {
 };
 
 uint64_t server_step(struct server *s, struct node_event *e);
+/* server_mux.c. The node's link of a mux session has its lowest bit set. */
+int server_mux_start(struct server *s);
+void server_mux_stop(struct server *s);
+static inline struct mux_session *server_mux_session(const void *link)
+{
+    return (uintptr_t)link & 1 ? (struct mux_session *)((uintptr_t)link - 1) : NULL;
+}
+
 void server_http(void *arg, const struct ws_http_request *r);
 void server_http_reply(struct server *s, uint64_t request, int status, struct shared_frame *body);
 

@@ -96,7 +96,7 @@ int ws_client_cut_mid_frame(struct ws_client *c, const char *p, size_t n, size_t
         uint64_t random = rng_u64(c->rng);
         uint8_t mask[4];
         memcpy(mask, &random, sizeof mask);
-        ws_frame(&frame, WS_TEXT, p, n, mask);
+        ws_frame(&frame, c->binary ? WS_BINARY : WS_TEXT, p, n, mask);
         size_t take = bytes < frame.len ? bytes : frame.len;
         buf_add(&c->queue, frame.data, take);
         if (frame.failed || c->queue.failed)
@@ -198,6 +198,7 @@ int ws_client_new(struct ws_client **out, const struct ws_client_config *conf, s
                             .arg = conf->arg,
                             .rng = conf->rng,
                             .fd = -1,
+                            .binary = conf->binary,
                             .queue_bytes_max = conf->queue_bytes_max,
                             .flow = {.dst = conf->server_ip, .dport = conf->server_port}};
     buf_init(&c->queue, SIZE_MAX / 2); /* its limit is kept by ws_client_send */
@@ -232,7 +233,7 @@ int ws_client_send(struct ws_client *c, const char *p, size_t n, uint64_t *end_o
     size_t queued = c->queue.len - c->queue_at;
     if (queued && queued + n + WS_HEADER_MAX > c->queue_bytes_max)
         return ERR_LIMIT;
-    int rc = client_put(c, WS_TEXT, p, n);
+    int rc = client_put(c, c->binary ? WS_BINARY : WS_TEXT, p, n);
     if (!rc && end_offset)
         *end_offset = c->written;
     return rc;
@@ -275,6 +276,11 @@ bool ws_client_is_open(const struct ws_client *c)
 uint64_t ws_client_written(const struct ws_client *c)
 {
     return c->written;
+}
+
+size_t ws_client_queued(const struct ws_client *c)
+{
+    return c->queue.len - c->queue_at;
 }
 
 uint64_t ws_client_read(const struct ws_client *c)

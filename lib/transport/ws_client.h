@@ -38,6 +38,7 @@ struct ws_client_config {
     uint64_t connect_timeout_ns;    /* TCP and WebSocket handshake together; 0: 10 s */
     uint32_t queue_bytes_max;       /* unsent data beyond the kernel's buffer; beyond it ws_client_send gives
                                        ERR_LIMIT (an empty queue takes one frame of any size) */
+    bool binary;                    /* what is sent goes as binary messages, not as text */
     uint32_t frame_max;             /* of incoming messages; a larger one is PROTOCOL (1009 is sent) */
     struct rng *rng;                /* masks and keys; must outlive the client */
     const struct ws_client_ops *ops;
@@ -46,7 +47,7 @@ struct ws_client_config {
 
 /* Starts connecting. Errors of the moment (no free port, no buffer) come back here; later ones by close(). */
 int ws_client_new(struct ws_client **out, const struct ws_client_config *c, struct err_ctx *ctx);
-/* Queue a text message; *end_offset (may be NULL): where it ends in our byte stream. ERR_UNAVAILABLE when not
+/* Queue a message; *end_offset (may be NULL): where it ends in our byte stream. ERR_UNAVAILABLE when not
  * open, ERR_LIMIT when the queue is full, ERR_NOMEM: nothing was queued. */
 int ws_client_send(struct ws_client *c, const char *p, size_t n, uint64_t *end_offset);
 /* Close handshake, then FIN. close() follows with CLOSED_BY_US, after 3 s at the latest. No message comes any
@@ -67,6 +68,8 @@ void ws_client_freeze(struct ws_client *c, bool frozen);
 bool ws_client_is_open(const struct ws_client *c);
 /* Bytes handed over so far, handshake included, queue included. */
 uint64_t ws_client_written(const struct ws_client *c);
+/* Of these, what the kernel has not taken yet. */
+size_t ws_client_queued(const struct ws_client *c);
 /* End of the last whole message in the server's stream (before the first: of the HTTP answer). */
 uint64_t ws_client_read(const struct ws_client *c);
 /* How many of our bytes the peer's TCP has acknowledged (inside close(): as it was at the end). */

@@ -44,7 +44,7 @@ struct ws_client {
     uint32_t queue_bytes_max;
     int fd, events, close_code, send_errno;
     enum client_state state;
-    bool frozen, close_sent, close_seen, closed_by_us, busy, freed;
+    bool binary, frozen, close_sent, close_seen, closed_by_us, busy, freed;
 };
 
 void client_on_io(struct ev_loop *loop, ev_io *w, int events);

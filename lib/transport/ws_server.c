@@ -245,16 +245,28 @@ static int listen_on(struct ws_server *s, struct err_ctx *ctx)
     return err_set(ctx, code, "cannot listen on %s: %s", text, strerror(why));
 }
 
+const char *const ws_protocol_names[WS_PROTOCOLS] = {
+    [WS_JSON] = "chat.v1", [WS_BIN] = "chat.v1.bin", [WS_MUX] = "chat.mux.v1"};
+
+/* tx_packet_size: never split what the socket would take */
+#define PROTOCOL(text, bytes)                                                                                \
+    {                                                                                                        \
+        .name = text, .callback = on_lws, .rx_buffer_size = bytes, .tx_packet_size = 16 * 1024 * 1024        \
+    }
+static const struct lws_protocols protocols[] = {PROTOCOL("chat.v1", WS_READ_BYTES),
+                                                 PROTOCOL("chat.v1.bin", WS_READ_BYTES),
+                                                 PROTOCOL("chat.mux.v1", WS_READ_BYTES_MUX),
+                                                 {0}};
+
+enum ws_protocol ws_protocol(const struct ws_conn *c)
+{
+    return (enum ws_protocol)c->protocol;
+}
+
 static int start_lws(struct ws_server *s, struct err_ctx *ctx)
 {
     static pthread_once_t log_once = PTHREAD_ONCE_INIT;
     static pthread_mutex_t creating = PTHREAD_MUTEX_INITIALIZER; /* lws loads its libev plugin into globals */
-    static const struct lws_protocols protocols[] = {
-        {.name = WS_SUBPROTOCOL,
-         .callback = on_lws,
-         .rx_buffer_size = WS_READ_BYTES,
-         .tx_packet_size = 16 * 1024 * 1024}, /* never split what the socket would take */
-        {0}};
     static const lws_retry_bo_t no_checks = {0}; /* lws neither pings nor gives up on its own */
     void *loops[] = {s->cfg.loop};
     struct lws_context_creation_info info = {

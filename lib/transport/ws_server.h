@@ -1,17 +1,18 @@
-/* WebSocket (RFC 6455, subprotocol chat.v1) and HTTP/1.1 server on libwebsockets, on a libev loop that the
- * caller owns. One ws_server per thread.
+/* WebSocket (RFC 6455; subprotocols chat.v1, chat.v1.bin and chat.mux.v1) and HTTP/1.1 server on
+ * libwebsockets, on a libev loop that the caller owns. One ws_server per thread.
  *
- * Messages go out as refcounted encoded JSON objects; what is pending on a connection when its turn comes is
- * packed into one frame of up to 50 objects (an array; a lone object stays an object) and at most 64 KiB, or
- * one larger object. Turns come once per turn of the loop; after a turn that took over 1 ms its connections
- * wait half as long again (at most 16 ms), so that a fan-out under load coalesces. Each connection's queue
- * has a maximum in bytes and messages.
+ * Messages go out as refcounted encoded objects; what is pending on a connection when its turn comes is
+ * packed into one frame of up to 50 objects (JSON: an array, a lone object stays an object; binary: one after
+ * the other) and at most 64 KiB, or one larger object. Of chat.mux.v1 this only carries frames: each block
+ * that is sent is a frame of its own, mux_server.h knows what is in it. Turns come once per turn of the loop;
+ * after a turn that took over 1 ms its connections wait half as long again (at most 16 ms), so that a fan-out
+ * under load coalesces. Each connection's queue has a maximum in bytes and messages.
  *
- * Incoming: text only (binary: close 1003), valid UTF-8 (1007), at most frame_max (1009). Handshakes without
- * the subprotocol get 400, beyond conns_max 503. Neither this nor libwebsockets pings or gives an idle peer
- * up: a half-open connection lives until its owner, or the kernel's own TCP timeouts, end it.
- * permessage-deflate is off. A connection without a whole request is closed after 30 s, an idle HTTP one
- * after 60.
+ * Incoming: text for chat.v1, binary for the others (else close 1003), valid UTF-8 (1007), at most frame_max
+ * (1009). Handshakes without a known subprotocol get 400, beyond conns_max 503. Neither this nor
+ * libwebsockets pings or gives an idle peer up: a half-open connection lives until its owner, or the kernel's
+ * own TCP timeouts, end it. permessage-deflate is off. A connection without a whole request is closed after
+ * 30 s, an idle HTTP one after 60.
  *
  * Measured on 2 cores, 1000 loopback connections, one message each under way: 0.77 of the rate of a bare
  * epoll server; 2.8 KB resident per connection, libwebsockets included.
@@ -43,7 +44,7 @@ struct ws_server_ops {
     /* The handshake is done. Return the caller's pointer for this connection, or NULL to refuse (close 4004,
      * and no further callback). The ws_conn lives until ops->close returns. */
     void *(*open)(void *arg, struct ws_conn *c);
-    /* One whole text message (fragments joined, <= frame_max). */
+    /* One whole message (fragments joined, <= frame_max). */
     void (*frame)(void *arg, void *conn_arg, const char *p, size_t n);
     /* Exactly once per open, also for our own closes, never from within ws_close or ws_abort. code: the close
      * code, ours or the peer's, or 0 when the socket ended without one. reason: CLOSED_BY_PEER (close frame
@@ -83,6 +84,10 @@ void ws_server_stop_accepting(struct ws_server *s);
  * called. The loop stays the caller's and must still exist. NULL is fine. */
 void ws_server_free(struct ws_server *s);
 uint32_t ws_server_conns(const struct ws_server *s);
+
+/* Which subprotocol was agreed on: of those the client offers the first that is known. */
+enum ws_protocol { WS_JSON, WS_BIN, WS_MUX, WS_PROTOCOLS };
+enum ws_protocol ws_protocol(const struct ws_conn *c);
 
 /* Queue one encoded object; takes a reference of its own on success. `cookie` comes back in written() (0: no
  * callback). ERR_LIMIT when the queue is full (nothing queued; drained() will be called); ERR_UNAVAILABLE

@@ -14,6 +14,9 @@ int ws_conn_established(struct ws_conn *c, struct lws *wsi)
     struct ws_server *s = c->s;
     c->wsi = wsi;
     c->state = CONN_OPEN;
+    const struct lws_protocols *of = lws_get_protocol(wsi);
+    while (c->protocol < WS_MUX && strcmp(of->name, ws_protocol_names[c->protocol]) != 0)
+        c->protocol++;
     s->open++;
     ws_offset_start(c);
     c->arg = s->cfg.ops->open(s->cfg.arg, c);
@@ -90,8 +93,8 @@ int ws_conn_receive(struct ws_conn *c, const char *p, size_t n)
     ws_offset_data(c, p, n);
     if (c->state != CONN_OPEN)
         return 0;
-    if (lws_frame_is_binary(wsi)) {
-        ws_conn_fail(c, 1003, "text frames only");
+    if (!lws_frame_is_binary(wsi) != (c->protocol == WS_JSON)) {
+        ws_conn_fail(c, 1003, c->protocol == WS_JSON ? "text frames only" : "binary frames only");
         return 0;
     }
     if (c->rx.len + n + lws_remaining_packet_payload(wsi) > s->cfg.frame_max) {

@@ -125,8 +125,12 @@ int ws_http_confirm_upgrade(struct ws_conn *c, const char *to)
     if (strcmp(header(wsi, WSI_TOKEN_VERSION, v, sizeof v), "13") != 0)
         return reply_now(wsi, 426, "Sec-WebSocket-Version: 13\r\n", "WebSocket version 13 is needed\n") ? -1
                                                                                                         : 1;
-    if (!list_has(header(wsi, WSI_TOKEN_PROTOCOL, v, 128), WS_SUBPROTOCOL, false))
-        return reply_now(wsi, 400, "", "subprotocol " WS_SUBPROTOCOL " is required\n") ? -1 : 1;
+    bool known = false;
+    header(wsi, WSI_TOKEN_PROTOCOL, v, 128);
+    for (int i = 0; i < WS_PROTOCOLS; i++)
+        known |= list_has(v, ws_protocol_names[i], false);
+    if (!known)
+        return reply_now(wsi, 400, "", "subprotocol " WS_NAMES " is required\n") ? -1 : 1;
     if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) <= 0 || lws_hdr_total_length(wsi, WSI_TOKEN_HOST) <= 0 ||
         lws_hdr_total_length(wsi, WSI_TOKEN_KEY) != 24 ||
         !list_has(header(wsi, WSI_TOKEN_CONNECTION, v, 128), "upgrade", true))

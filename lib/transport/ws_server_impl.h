@@ -8,18 +8,19 @@
 #include "transport/ws_server.h"
 #include "util/map.h"
 
-#define WS_SUBPROTOCOL   "chat.v1"
-#define WS_FRAME_OBJECTS 50           /* objects in one frame, design.md section 5 */
-#define WS_FRAME_BYTES   (64u * 1024) /* a frame takes no further object past this */
-#define WS_READ_BYTES    1024 /* lws keeps a buffer of this size per connection and reads as much at a time */
-#define WS_SERVICE_BYTES (16u * 1024)    /* lws's shared read and header buffer */
-#define WS_HEADER_BYTES  8192            /* request line and headers; lws drops what is longer */
-#define WS_BODY_MAX      (64u * 1024)    /* request bodies are read and thrown away up to this, then 413 */
-#define WS_CLOSE_NS      (5 * NS_PER_S)  /* from ws_close until the peer has to be gone; then it is cut */
-#define WS_REPLY_NS      (30 * NS_PER_S) /* an HTTP request without a reply gets 504 */
-#define WS_REFUSED_MAX   64 /* connections beyond conns_max that get a proper 503; more are just closed */
-#define WS_TURN_NS_MAX   (16 * NS_PER_MS)
-#define WS_NODES_KEPT    65536
+#define WS_NAMES          "chat.v1, chat.v1.bin or chat.mux.v1"
+#define WS_FRAME_OBJECTS  50           /* objects in one frame, design.md section 5 */
+#define WS_FRAME_BYTES    (64u * 1024) /* a frame takes no further object past this */
+#define WS_READ_BYTES     1024 /* lws keeps a buffer of this size per connection and reads as much at a time */
+#define WS_READ_BYTES_MUX (64u * 1024)
+#define WS_SERVICE_BYTES  (16u * 1024)    /* lws's shared read and header buffer */
+#define WS_HEADER_BYTES   8192            /* request line and headers; lws drops what is longer */
+#define WS_BODY_MAX       (64u * 1024)    /* request bodies are read and thrown away up to this, then 413 */
+#define WS_CLOSE_NS       (5 * NS_PER_S)  /* from ws_close until the peer has to be gone; then it is cut */
+#define WS_REPLY_NS       (30 * NS_PER_S) /* an HTTP request without a reply gets 504 */
+#define WS_REFUSED_MAX    64 /* connections beyond conns_max that get a proper 503; more are just closed */
+#define WS_TURN_NS_MAX    (16 * NS_PER_MS)
+#define WS_NODES_KEPT     65536
 
 /* Values of tcpi_state. <netinet/tcp.h> names them, but its struct tcp_info is too old for us, and it can't
  * be included together with <linux/tcp.h>. */
@@ -101,12 +102,13 @@ struct ws_conn {
     struct lws *wsi;
     int fd;
     enum conn_state state;
-    bool opened;  /* ops->open was called and took it: ops->close is owed */
-    bool refused; /* beyond conns_max */
-    bool blocked; /* lws holds the rest of a frame; wait for its writable callback */
-    bool full;    /* ws_send said ERR_LIMIT: drained() is owed */
-    bool recount; /* a pong may be on its way: ask the kernel before each frame */
-    bool joined;  /* `rx` holds the beginning of a message */
+    uint8_t protocol; /* enum ws_protocol */
+    bool opened;      /* ops->open was called and took it: ops->close is owed */
+    bool refused;     /* beyond conns_max */
+    bool blocked;     /* lws holds the rest of a frame; wait for its writable callback */
+    bool full;        /* ws_send said ERR_LIMIT: drained() is owed */
+    bool recount;     /* a pong may be on its way: ask the kernel before each frame */
+    bool joined;      /* `rx` holds the beginning of a message */
     void *arg;
     struct link all, dirty, deadline;
     uint64_t deadline_ns;
@@ -163,6 +165,7 @@ struct ws_server {
 };
 
 /* ws_server.c */
+extern const char *const ws_protocol_names[WS_PROTOCOLS];
 struct ws_conn *ws_conn_of(struct lws *wsi);
 void ws_arm_deadline(struct ws_server *s);
 

@@ -103,6 +103,25 @@ static bool scratch_fits(struct ws_server *s, size_t n)
     return true;
 }
 
+/* Binary: objects tell their own length and stand one behind the other; a mux block is a frame by itself. */
+static unsigned char *pack_binary(struct ws_conn *c, uint32_t *objects, size_t *payload_len)
+{
+    struct ws_server *s = c->s;
+    const struct send_node *n = c->head;
+    uint32_t most = c->protocol == WS_MUX ? 1 : WS_FRAME_OBJECTS;
+    if (!scratch_fits(s, n->frame->len))
+        return NULL;
+    size_t len = 0;
+    for (*objects = 0; n && *objects < most; n = n->next, ++*objects) {
+        if (*objects && len + n->frame->len > WS_FRAME_BYTES)
+            break;
+        memcpy(s->scratch + LWS_PRE + len, n->frame->data, n->frame->len);
+        len += n->frame->len;
+    }
+    *payload_len = len;
+    return s->scratch + LWS_PRE;
+}
+
 /* Pack the head of the queue: the payload's place and length, and how many nodes it took. NULL: no memory. */
 static unsigned char *pack(struct ws_conn *c, uint32_t *objects, size_t *payload_len)
 {
@@ -141,12 +160,13 @@ void ws_flush(struct ws_conn *c)
         return;
     ws_offset_recount(c);
     size_t len;
-    unsigned char *payload = pack(c, &objects, &len);
+    bool text = c->protocol == WS_JSON;
+    unsigned char *payload = text ? pack(c, &objects, &len) : pack_binary(c, &objects, &len);
     if (!payload) { /* what can't be sent now never can: the object is larger than memory */
         ws_abort(c);
         return;
     }
-    if (lws_write(c->wsi, payload, len, LWS_WRITE_TEXT) < 0) {
+    if (lws_write(c->wsi, payload, len, text ? LWS_WRITE_TEXT : LWS_WRITE_BINARY) < 0) {
         c->state = CONN_DEAD;
         shutdown(c->fd, SHUT_RDWR); /* lws reads the end and closes */
         return;
