@@ -132,6 +132,7 @@ class Server:
 
 class Client:
     """A session; every object received goes to `got` and, by type, wakes whoever waits."""
+    protocol = "chat.v1"
 
     def __init__(self, server, user, device=1, token=None):
         self.server, self.user, self.device = server, user, device
@@ -141,7 +142,7 @@ class Client:
         self.closed = None
 
     async def connect(self, resume=()):
-        self.ws = await websockets.connect(f"ws://127.0.0.1:{self.server.port}/", subprotocols=["chat.v1"],
+        self.ws = await websockets.connect(f"ws://127.0.0.1:{self.server.port}/", subprotocols=[self.protocol],
                                            max_size=None, ping_interval=None, close_timeout=2)
         self.news = asyncio.Event()
         self.reader = asyncio.ensure_future(self._read())
@@ -152,13 +153,16 @@ class Client:
     async def _read(self):
         try:
             async for text in self.ws:
-                frame = json.loads(text)
-                self.got += frame if isinstance(frame, list) else [frame]
+                self.got += self.decode(text)
                 self.news.set()
         except (websockets.ConnectionClosed, OSError) as e:
             pass
         self.closed = self.ws.close_code or -1
         self.news.set()
+
+    def decode(self, text):
+        frame = json.loads(text)
+        return frame if isinstance(frame, list) else [frame]
 
     async def say(self, **m):
         await self.ws.send(json.dumps(m))
