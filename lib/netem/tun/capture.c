@@ -14,16 +14,12 @@
 #include "netem/tun/held_impl.h"
 #include "util/buf.h"
 #include "util/clock.h"
+#include "wire/pcapng.h"
 
 #define ALIGN    64
 #define CHUNK    (256 << 10) /* bytes collected for one write */
 #define IDLE_NS  5000000     /* how long the thread sleeps when nothing is ready */
 #define WRAP_LEN UINT32_MAX  /* this record only fills the ring's end */
-
-/* pcapng's numbers */
-enum { SECTION = 0x0A0D0D0A, INTERFACE = 1, STATISTICS = 5, PACKET = 6 };
-enum { OPT_COMMENT = 1, SHB_USERAPPL = 4, IF_NAME = 2, IF_TSRESOL = 9, EPB_FLAGS = 2, EPB_DROPCOUNT = 4 };
-enum { ISB_IFRECV = 4, ISB_IFDROP = 5 };
 
 struct record {
     uint32_t settled, len;  /* settled: written last by the shuttle, read first by the thread */
@@ -94,81 +90,6 @@ void capture_settle(struct capture *c, uint32_t record, const struct capture_fat
 
 /* ---- pcapng ---- */
 
-static void put32(struct buf *b, uint32_t v)
-{
-    buf_add(b, &v, sizeof v);
-}
-
-static void put_padded(struct buf *b, const void *at, size_t n)
-{
-    static const char zero[4];
-    buf_add(b, at, n);
-    buf_add(b, zero, (4 - n % 4) % 4);
-}
-
-static void put_option(struct buf *b, uint16_t code, const void *at, size_t n)
-{
-    uint16_t head[2] = {code, (uint16_t)n};
-    buf_add(b, head, sizeof head);
-    put_padded(b, at, n);
-}
-
-/* A block's length stands at both its ends. */
-static size_t block_begin(struct buf *b, uint32_t type)
-{
-    size_t at = b->len;
-    put32(b, type);
-    put32(b, 0);
-    return at;
-}
-
-static void block_end(struct buf *b, size_t at)
-{
-    put32(b, 0); /* no more options */
-    uint32_t n = (uint32_t)(b->len - at + 4);
-    put32(b, n);
-    if (!b->failed)
-        memcpy(b->data + at + 4, &n, sizeof n);
-}
-
-static void put_time(struct buf *b, uint64_t ns)
-{
-    put32(b, (uint32_t)(ns >> 32));
-    put32(b, (uint32_t)ns);
-}
-
-static void put_header(struct buf *b, const char *name, const char *about)
-{
-    size_t at = block_begin(b, SECTION);
-    uint32_t magic = 0x1A2B3C4D;
-    uint16_t version[2] = {1, 0}, link[2] = {101, 0}; /* LINKTYPE_RAW: IP without a frame */
-    int64_t unknown = -1;
-    uint8_t nano = 9;
-    put32(b, magic);
-    buf_add(b, version, sizeof version);
-    buf_add(b, &unknown, sizeof unknown);
-    put_option(b, OPT_COMMENT, about, strlen(about));
-    put_option(b, SHB_USERAPPL, "chat-netem", 10);
-    block_end(b, at);
-    at = block_begin(b, INTERFACE);
-    buf_add(b, link, sizeof link);
-    put32(b, 0);
-    put_option(b, IF_NAME, name, strlen(name));
-    put_option(b, IF_TSRESOL, &nano, 1);
-    block_end(b, at);
-}
-
-static void put_statistics(struct buf *b, const struct capture_file *f, uint64_t now_ns)
-{
-    size_t at = block_begin(b, STATISTICS);
-    uint64_t received = f->written + f->missed;
-    put32(b, 0);
-    put_time(b, now_ns);
-    put_option(b, ISB_IFRECV, &received, sizeof received);
-    put_option(b, ISB_IFDROP, &f->missed, sizeof f->missed);
-    block_end(b, at);
-}
-
 static int put_ms(char *out, size_t cap, const char *word, char sign, uint64_t ns)
 {
     return snprintf(out, cap, " %s=%c%llu.%06llums", word, sign, ns / NS_PER_MS, ns % NS_PER_MS);
@@ -212,21 +133,15 @@ static size_t comment(char *out, size_t cap, const struct record *r)
 static void put_packet(struct capture *c, const struct record *r)
 {
     struct capture_file *f = &c->file[r->end];
-    struct buf *b = &f->out;
     char text[256];
-    uint32_t flags = r->fate.arrived ? 1 : 2; /* inbound, outbound */
-    uint64_t missed = r->missed - f->told;
-    size_t at = block_begin(b, PACKET);
-    put32(b, 0);
-    put_time(b, r->ts_ns + c->wall_ns);
-    put32(b, r->len);
-    put32(b, r->len);
-    put_padded(b, r->data, r->len);
-    put_option(b, OPT_COMMENT, text, comment(text, sizeof text, r));
-    put_option(b, EPB_FLAGS, &flags, sizeof flags);
-    if (missed)
-        put_option(b, EPB_DROPCOUNT, &missed, sizeof missed);
-    block_end(b, at);
+    struct pcapng_packet p = {.ts_ns = r->ts_ns + c->wall_ns,
+                              .data = r->data,
+                              .len = r->len,
+                              .flags = r->fate.arrived ? PCAPNG_INBOUND : PCAPNG_OUTBOUND,
+                              .missed = r->missed - f->told,
+                              .comment = text,
+                              .comment_len = comment(text, sizeof text, r)};
+    pcapng_packet(&f->out, &p);
     f->told = r->missed;
     f->written++;
 }
@@ -294,7 +209,8 @@ static int open_file(struct capture_file *f, const char *dir, const char *name, 
     f->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (f->fd < 0)
         return err_errno(ctx, "%s", path);
-    put_header(&f->out, name, about);
+    pcapng_section(&f->out, about, "chat-netem");
+    pcapng_interface(&f->out, PCAPNG_RAW_IP, name, NULL);
     flush_file(f);
     errno = f->error;
     return f->error ? err_errno(ctx, "%s", path) : 0;
@@ -342,7 +258,7 @@ int capture_close(struct capture *c)
     pthread_join(c->thread, NULL);
     for (int i = 0; i < 2; i++) {
         struct capture_file *f = &c->file[i];
-        put_statistics(&f->out, f, clock_mono_ns() + c->wall_ns);
+        pcapng_statistics(&f->out, 0, clock_mono_ns() + c->wall_ns, f->written + f->missed, f->missed);
         flush_file(f);
         if (close(f->fd) && !f->error)
             f->error = errno;
