@@ -31,7 +31,8 @@ static const struct opt_tool tool = {
                    "/dev/net/tun.\n\n"
                    "Results: summary.json, report.html (one self-contained page), junit.xml and the traces. "
                    "With several "
-                   "--variant, a page that compares the first two.\n\n"
+                   "--variant, a page that compares the first two; before+3g is one run with both variants' "
+                   "changes.\n\n"
                    "Exit status: 0 all expectations hold, 1 one failed, 2 unknown; 64 wrong usage, 65 a bad "
                    "scenario file, 69 "
                    "something needed is missing, 77 not permitted, 130 interrupted.",

@@ -81,7 +81,7 @@ struct report_server {
     uint32_t starts;
 };
 struct report_run {
-    char scenario[REPORT_NAME], variant[REPORT_NAME], world[16], commit[64], why[512], variant_why[256];
+    char scenario[REPORT_NAME], variant[REPORT_NAME], world[16], commit[64], why[512], variant_why[520];
     char verdict[16]; /* pass, fail, unknown */
     char note[256];   /* "interrupted after 12 s"; "" */
     uint64_t seed;

@@ -86,10 +86,7 @@ static void fill_head(struct report_run *out, const struct scenario *s)
     snprintf(out->commit, sizeof out->commit, "%s", CHAT_VERSION);
     snprintf(out->why, sizeof out->why, "%s", s->why);
     out->seed = s->seed;
-    for (uint32_t i = 0; i < s->variants_n; i++) {
-        if (strcmp(s->variants[i].name, s->variant) == 0)
-            snprintf(out->variant_why, sizeof out->variant_why, "%s", s->variants[i].why);
-    }
+    snprintf(out->variant_why, sizeof out->variant_why, "%s", s->variant_why);
     for (uint32_t i = 0; i < s->faults_n && i < REPORT_FAULTS_MAX; i++) {
         struct report_fault *f = &out->faults[out->faults_n++];
         snprintf(f->name, sizeof f->name, "%s", s->faults[i].name);

@@ -312,6 +312,44 @@ int scenario_read(struct place *at, const json_t *root, struct scenario *s)
     return scenario_read_object(at, root, fields, NULL, s);
 }
 
+/* "before+3g": the next name of a list into `one`; false at its end. */
+static bool next_variant(const char **list, char one[SCENARIO_NAME])
+{
+    size_t n = strcspn(*list, "+");
+    if (!**list)
+        return false;
+    memcpy(one, *list, n);
+    one[n] = 0;
+    *list += n + ((*list)[n] == '+');
+    return true;
+}
+
+static int apply_variants(struct place *at, json_t *root, const char *names)
+{
+    char one[SCENARIO_NAME];
+    int rc = 0;
+    if (strlen(names) >= SCENARIO_NAME)
+        return scenario_error(at, ERR_LIMIT, "variant %.40s...: is longer than %d bytes", names,
+                              SCENARIO_NAME - 1);
+    while (!rc && next_variant(&names, one))
+        rc = scenario_apply_variant(at, root, one);
+    return rc;
+}
+
+static void note_variants(struct scenario *s, const char *names)
+{
+    char one[SCENARIO_NAME];
+    size_t n = 0;
+    snprintf(s->variant, sizeof s->variant, "%s", names);
+    while (next_variant(&names, one)) {
+        for (uint32_t i = 0; i < s->variants_n; i++) {
+            if (strcmp(s->variants[i].name, one) == 0 && s->variants[i].why[0] && n < sizeof s->variant_why)
+                n += (size_t)snprintf(s->variant_why + n, sizeof s->variant_why - n, "%s%s", n ? "; " : "",
+                                      s->variants[i].why);
+        }
+    }
+}
+
 /* One parse of `root` as variant `name` (NULL: as it stands). */
 static int load_as(struct scenario *s, const char *path, const json_t *root, const char *name,
                    struct err_ctx *ctx)
@@ -321,12 +359,13 @@ static int load_as(struct scenario *s, const char *path, const json_t *root, con
     json_t *copy = json_deep_copy(root);
     int rc = copy ? 0 : err_set(ctx, ERR_NOMEM, "out of memory");
     if (!rc && name)
-        rc = scenario_apply_variant(&at, copy, name);
+        rc = apply_variants(&at, copy, name);
     if (!rc)
         rc = scenario_read(&at, copy, s);
     if (!rc) {
         snprintf(s->path, sizeof s->path, "%s", path);
-        snprintf(s->variant, sizeof s->variant, "%s", name ? name : "");
+        if (name)
+            note_variants(s, name);
         at.path[0] = 0;
         rc = scenario_check(&at, s);
     }

@@ -4,7 +4,8 @@
  *
  * A variant is a set of "dotted.path": value overrides; elements of load and faults are addressed by their
  * name, or all at once by a star ("load.mobile.client", "load.*.client"); null removes ("faults.kill-1":
- * null). Each variant of a file is checked when the file is read, whichever is asked for.
+ * null). Each variant of a file is checked when the file is read, whichever is asked for. "before+3g" is
+ * both, one after the other.
  *
  * Relative paths of files (profile, texts) are relative to the scenario file. */
 #ifndef SCENARIO_SCENARIO_H
@@ -80,7 +81,8 @@ struct scenario_fault {
 };
 
 struct scenario {
-    char path[512], name[SCENARIO_NAME], why[512], variant[SCENARIO_NAME];
+    char path[512], name[SCENARIO_NAME], why[512];
+    char variant[SCENARIO_NAME], variant_why[520]; /* as asked for: "before+3g"; the variants' own whys */
     int incident;
     uint64_t seed, duration, drain; /* drain: longest wait after the load, default 60s */
     uint64_t send_lag_max;          /* the generator may lag so far (p99) before a result is unknown; 250ms */
@@ -97,7 +99,8 @@ struct scenario {
     uint32_t links_n, load_n, faults_n, expect_n, variants_n;
 };
 
-/* Read, apply `variant` (NULL: the file as it stands), check. ERR_NOTFOUND for an unknown variant. */
+/* Read, apply `variant` (NULL: the file as it stands), check. ERR_LIMIT: SCENARIO_NAME. ERR_NOTFOUND for an
+ * unknown variant. */
 int scenario_load(struct scenario *s, const char *path, const char *variant, struct err_ctx *ctx);
 void scenario_release(struct scenario *s);
 const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);

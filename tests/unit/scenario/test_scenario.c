@@ -184,6 +184,23 @@ static void test_a_variant_overrides_by_dotted_path(void **state)
     assert_int_equal(load(HEAD LOAD VARIANTS, "befor"), ERR_NOTFOUND);
 }
 
+#define TWO                                                                                                  \
+    ", \"variants\": {\"before\": {\"why\": \"as it was\", \"server.delivery\": \"legacy\"}, "               \
+    "\"3g\": {\"why\": \"slow\", \"links.lte.profile\": \"3g\"}}}"
+
+static void test_variants_add_up_in_their_order(void **state)
+{
+    (void)state;
+    assert_int_equal(load(HEAD LOAD TWO, "before+3g"), 0);
+    assert_string_equal(s.variant, "before+3g");
+    assert_string_equal(s.variant_why, "as it was; slow");
+    assert_string_equal(s.server_delivery, "legacy");
+    assert_string_equal(s.links[0].profile, "3g");
+    assert_int_equal(load(HEAD LOAD TWO, "3g+before"), 0);
+    assert_int_equal(load(HEAD LOAD TWO, "before+4g"), ERR_NOTFOUND);
+    assert_int_equal(load(HEAD LOAD TWO, "before+3g+before+3g+before+3g+before"), ERR_LIMIT);
+}
+
 static void test_a_broken_variant_is_found_whichever_is_run(void **state)
 {
     (void)state;
@@ -262,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_unknown_keys_are_refused_with_their_path),
         cmocka_unit_test(test_values_that_make_no_sense_are_refused),
         cmocka_unit_test(test_a_variant_overrides_by_dotted_path),
+        cmocka_unit_test(test_variants_add_up_in_their_order),
         cmocka_unit_test(test_a_broken_variant_is_found_whichever_is_run),
         cmocka_unit_test(test_populations_own_disjoint_addresses),
         cmocka_unit_test(test_a_profile_in_a_file_stands_beside_the_scenario),
