@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd/chat-netem/device.h"
 #include "cmd/chat-netem/tool.h"
 #include "util/log.h"
 
@@ -13,6 +14,10 @@ static const struct opt_command commands[] = {
     {"list", "", "the link profiles, a line each", 0, 0},
     {"show", "PROFILE", "a profile's numbers, each with its source", 1, 1},
     {"run", "PROFILE -- CMD...", "run a command behind a link", 1, 1},
+    {"apply", "DEV PROFILE [-- CMD...]",
+     "put a profile on a device by the kernel's sch_netem: until clear, for a time, or while CMD runs", 2, 2},
+    {"show-dev", "DEV", "our rules on a device, read back from the kernel", 1, 1},
+    {"clear", "DEV", "take our rules off a device", 1, 1},
     {0}};
 
 static const struct opt_tool tool = {
@@ -70,6 +75,12 @@ int main(int argc, char **argv)
             rc = list();
         else if (!strcmp(command, "show"))
             rc = show(set, &err);
+        else if (!strcmp(command, "apply"))
+            rc = tool_apply(set, &status, &err);
+        else if (!strcmp(command, "show-dev"))
+            rc = tool_show_dev(set, &err);
+        else if (!strcmp(command, "clear"))
+            rc = tool_clear(set, &err);
         else
             rc = tool_run(set, &status, &err);
     }
