@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cmd/chat-netem/device.h"
+#include "cmd/chat-netem/proxy.h"
 #include "cmd/chat-netem/tool.h"
 #include "util/log.h"
 
@@ -18,6 +19,7 @@ static const struct opt_command commands[] = {
      "put a profile on a device by the kernel's sch_netem: until clear, for a time, or while CMD runs", 2, 2},
     {"show-dev", "DEV", "our rules on a device, read back from the kernel", 1, 1},
     {"clear", "DEV", "take our rules off a device", 1, 1},
+    {"proxy", "", "a TCP relay that injects faults, also by WebSocket frame; needs no root", 0, 0},
     {0}};
 
 static const struct opt_tool tool = {
@@ -75,6 +77,8 @@ int main(int argc, char **argv)
             rc = list();
         else if (!strcmp(command, "show"))
             rc = show(set, &err);
+        else if (!strcmp(command, "proxy"))
+            rc = tool_proxy(set, &err);
         else if (!strcmp(command, "apply"))
             rc = tool_apply(set, &status, &err);
         else if (!strcmp(command, "show-dev"))
