@@ -15,6 +15,12 @@ static const struct opt_command commands[] = {
     {"list", "", "the link profiles, a line each", 0, 0},
     {"show", "PROFILE", "a profile's numbers, each with its source", 1, 1},
     {"run", "PROFILE -- CMD...", "run a command behind a link", 1, 1},
+    {"up", "FILE", "start the links of a file and leave them running", 1, 1},
+    {"exec", "LINK -- CMD...", "run a command inside a link that is up", 1, 1},
+    {"set", "LINK[/ADDRESS] CHANGE",
+     "change a link that is up: 'blackout=5s', 'loss=5%,rate=1mbit', detach, attach", 2, 2},
+    {"status", "[PROXY]", "the links that are up: networks, states, what they lost and why", 0, 1},
+    {"down", "[LINK]", "end a link, or all of them", 0, 1},
     {"apply", "DEV PROFILE [-- CMD...]",
      "put a profile on a device by the kernel's sch_netem: until clear, for a time, or while CMD runs", 2, 2},
     {"show-dev", "DEV", "our rules on a device, read back from the kernel", 1, 1},
@@ -25,24 +31,39 @@ static const struct opt_command commands[] = {
 static const struct opt_tool tool = {
     .name = "chat-netem",
     .summary = "network links as phones have them, in user space",
-    .description = "PROFILE is a name (chat-netem list), a JSON file, or inline, or a name with overrides: "
-                   "'rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB', 'lte-lossy,loss=1%'. "
-                   "Each value holds for "
-                   "each direction, delay is one-way; up.rate=, down.loss= set one direction.\n\n"
-                   "run makes two network namespaces, near (where CMD runs, every address of 198.18.0.0/16 a "
-                   "phone of its own with "
-                   "a radio of its own) and far (198.19.0.1, answers ping; --far starts a server there). CMD "
-                   "finds its addresses in "
-                   "CHAT_NETEM_LOCAL and CHAT_NETEM_PEER. Nothing is left behind, however it ends. Needs "
-                   "root and /dev/net/tun; "
-                   "no sch_netem.\n\n"
-                   "The exit status of run is CMD's own.",
+    .description =
+        "PROFILE is a name (chat-netem list), a JSON file, or inline, or a name with overrides: "
+        "'rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB', 'lte-lossy,loss=1%'. "
+        "Each value holds for "
+        "each direction, delay is one-way; up.rate=, down.loss= set one direction.\n\n"
+        "run makes two network namespaces, near (where CMD runs, every address of 198.18.0.0/16 a "
+        "phone of its own with "
+        "a radio of its own) and far (198.19.0.1, answers ping; --far starts a server there). CMD "
+        "finds its addresses in "
+        "CHAT_NETEM_LOCAL and CHAT_NETEM_PEER. Nothing is left behind, however it ends. Needs "
+        "root and /dev/net/tun; "
+        "no sch_netem.\n\n"
+        "The exit status of run is CMD's own.\n\n"
+        "up starts links that stay until down, all of one FILE: {\"links\": {\"lte\": {\"profile\": "
+        "\"lte-lossy\", \"addresses\": 1000}, \"wifi\": {\"profile\": \"wifi\"}}, \"expose\": "
+        "[\"80=127.0.0.1:8080\"], \"seed\": 42, \"trace\": DIR, \"capture\": DIR}. Each link has a near side "
+        "of its own and a block of addresses (a number of phones, default 255, or "
+        "\"198.18.4.0/22\"); they share the far side. Paths are relative to FILE. Links end with their "
+        "keeper, however it dies, and with them what was started inside; status and down say when "
+        "that happened, with status 1.\n\n"
+        "CHANGE is a list of blackout=DURATION, detach, attach (these also for one ADDRESS alone), and "
+        "words of a PROFILE, which are put into the link's own; a name or a file at the "
+        "beginning replaces it whole.",
     .commands = commands,
     .options = options,
     .examples = "chat-netem show lte-lossy\n"
                 "chat-netem run 'delay=40ms,loss=5%,burst=3' -- ping -c 100 -i 0.01 198.19.0.1\n"
                 "chat-netem run lte-lossy --far 'iperf3 -s -1' -- iperf3 -c 198.19.0.1\n"
-                "chat-netem run wifi --expose 8080=127.0.0.1:8080 -- ./my-client"};
+                "chat-netem run wifi --expose 8080=127.0.0.1:8080 -- ./my-client\n"
+                "chat-netem up links.json --capture out && chat-netem status\n"
+                "chat-netem exec lte --side far -- ./my-server &\n"
+                "chat-netem exec lte -- ./my-client & chat-netem set lte blackout=5s\n"
+                "chat-netem down"};
 
 static int list(void)
 {
@@ -77,8 +98,20 @@ int main(int argc, char **argv)
             rc = list();
         else if (!strcmp(command, "show"))
             rc = show(set, &err);
+        else if (!strcmp(command, "up"))
+            rc = tool_up(set, &err);
+        else if (!strcmp(command, "exec"))
+            rc = tool_exec(set, &err);
         else if (!strcmp(command, "proxy"))
             rc = tool_proxy(set, &err);
+        else if (!strcmp(command, "set"))
+            rc = tool_proxy_has(opt_operand(set, 0)) ? tool_set_proxy(set, &err) : tool_set(set, &err);
+        else if (!strcmp(command, "status") && opt_operands(set))
+            rc = tool_status_proxy(set, &err);
+        else if (!strcmp(command, "status"))
+            rc = tool_status(set, &status, &err);
+        else if (!strcmp(command, "down"))
+            rc = tool_down(set, &status, &err);
         else if (!strcmp(command, "apply"))
             rc = tool_apply(set, &status, &err);
         else if (!strcmp(command, "show-dev"))

@@ -121,8 +121,11 @@ static int run_command(struct tun_world *w, const struct opt_set *o, int *status
 int tool_run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     struct tun_group all = {.name = "all", .first = NETEM_NEAR_NET + 1, .count = 0xFFFE};
-    struct tun_config c = {
-        .groups = &all, .groups_n = 1, .seed = opt_seed(o), .trace_dir = opt_string(o, "trace")};
+    struct tun_config c = {.groups = &all,
+                           .groups_n = 1,
+                           .seed = opt_seed(o),
+                           .trace_dir = opt_string(o, "trace"),
+                           .capture_dir = opt_string(o, "capture")};
     struct tun_world *w;
     if (!opt_rest(o) || !opt_rest(o)[0])
         return err_set(err, ERR_USAGE, "run: the command is missing: chat-netem run PROFILE -- CMD...");
