@@ -25,7 +25,8 @@ static struct now world_now(void *arg)
 
 static int world_token(void *arg, uint64_t user, uint32_t device, struct buf *out)
 {
-    const struct sim *s = arg;
+    struct sim *s = arg;
+    s->greeter = user;
     uint64_t now = sim_now(s, 0).wall_us / 1000000;
     struct token t = {.user = user, .device = device, .issued_s = now, .expires_s = now + 86400 * 366ull};
     return token_mint(&s->keys, &t, out);
@@ -66,6 +67,10 @@ static int world_send(struct load_socket *c, const char *p, size_t n, uint64_t *
         return ERR_LIMIT;
     struct sim_frame *f = frame_new(n);
     memcpy(f->data, p, n);
+    if (c->sim->greeter) { /* a token was asked for: this is hello */
+        c->user = c->sim->greeter;
+        c->sim->greeter = 0;
+    }
     c->up_end += framed(n);
     f->n = (uint32_t)n;
     f->end = c->up_end;
@@ -375,5 +380,6 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                                       .watch = watch_phone,
                                       .forgot = watch_forgot,
                                       .arg = s}};
+    watch_devices(s);
     return load_new(&s->load, &c, ctx);
 }

@@ -185,7 +185,6 @@ static void closed(struct load_socket *c, int code, enum reason reason)
     if (!c->number)
         return;
     step(s, &(struct node_event){.kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
-    watch_closed(s, c);
     conn_drop_server(c);
     c->served = false;
     s->server.conns--;
@@ -223,7 +222,6 @@ static void read_conn(struct load_socket *c)
             step(s,
                  &(struct node_event){
                      .kind = NODE_FRAME, .conn = c->number, .data = f->data, .len = f->n, .offset = f->end});
-        watch_heard(s, c, f->data, f->n);
         frame_free(f, false);
         flush_dirty(s);
     }
@@ -454,8 +452,6 @@ static void process_ends(struct sim *s, bool off)
     for (struct load_socket *c = s->conns, *next; c; c = next) {
         next = c->next;
         c->refs++;
-        if (c->number)
-            watch_closed(s, c);
         conn_drop_server(c);
         if (off)
             stream_vanish(&c->stream, STREAM_SERVER);
@@ -495,6 +491,7 @@ void server_kill(struct sim *s, int signal, uint64_t again_ns)
         }
         return;
     }
+    watch_note(s, "server killed by signal", (uint64_t)signal);
     process_ends(s, false);
     if (again_ns)
         sim_plan(s, again_ns > s->now_ns ? again_ns : s->now_ns, SIM_START, NULL, v->incarnation);

@@ -71,6 +71,7 @@ struct load_socket {
     struct load_phone *phone; /* NULL: it has let go */
     struct load_socket *next, *prev, *next_dirty;
     struct sim_radio *radio; /* NULL: no link */
+    uint64_t user;           /* who said hello here; 0: nobody yet */
     uint32_t refs, source, isn[2];
     uint16_t port;
     bool frozen, upgraded, served, dirty, closing, unheard; /* unheard: while the server was stopped */
@@ -140,6 +141,7 @@ struct sim {
     struct load *load;
     struct load_population populations[SCENARIO_POPULATIONS_MAX];
     struct load_fault faults[SCENARIO_FAULTS_MAX];
+    uint64_t greeter; /* whose token was asked for last: the next frame is its hello */
     uint64_t load_ns; /* when SIM_LOAD is planned; 0: not */
     int phase;        /* enum world_phase, -1 before */
     uint64_t t0_ns, began_ns, ended_ns;

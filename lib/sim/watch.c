@@ -5,55 +5,218 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit/live.h"
+
+#define NOTES      32768u /* a power of two; of more, the oldest are forgotten */
+#define STORY_MAX  40u
+#define STORY_CHAT 12u
+
+struct sim_note {
+    uint64_t at_ns, chat, user, arg;
+    const char *what;
+    struct id id;
+};
+
+static void note(struct sim *s, const char *what, const struct id *id, uint64_t chat, uint64_t user,
+                 uint64_t arg)
+{
+    struct sim_note *n = &s->notes[s->notes_n++ & (NOTES - 1)];
+    *n = (struct sim_note){.at_ns = s->now_ns, .chat = chat, .user = user, .arg = arg, .what = what};
+    if (id)
+        n->id = *id;
+}
+
+void watch_note(struct sim *s, const char *what, uint64_t arg)
+{
+    note(s, what, NULL, 0, 0, arg);
+}
+
 int watch_new(struct sim *s, struct err_ctx *ctx)
 {
-    (void)s;
-    (void)ctx;
-    return 0;
+    unsigned features;
+    int rc = delivery_parse(&features, s->s->server_delivery, ctx);
+    if (rc)
+        return rc;
+    struct live_promises p = {.log = delivery_needs_log(features),
+                              .dedup = (features & DELIVERY_RETRY) != 0,
+                              .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
+    s->live = live_new(&p);
+    s->notes = calloc(NOTES, sizeof *s->notes);
+    return s->notes ? 0 : err_set(ctx, ERR_NOMEM, "out of memory");
 }
+
 void watch_free(struct sim *s)
 {
-    (void)s;
+    live_free(s->live);
+    free(s->notes);
 }
-void watch_sent(struct sim *s, struct load_socket *c, const struct shared_frame *f)
+
+void watch_devices(struct sim *s)
 {
-    (void)s, (void)c, (void)f;
+    uint64_t user = LOAD_FIRST_USER;
+    for (uint32_t i = 0; i < s->s->load_n; i++)
+        for (uint32_t k = 0; k < s->populations[i].clients; k++)
+            live_device(s->live, user++, 1, s->populations[i].features == CLIENT_RELIABLE);
 }
-void watch_heard(struct sim *s, struct load_socket *c, const char *p, size_t n)
-{
-    (void)s, (void)c, (void)p, (void)n;
-}
-void watch_closed(struct sim *s, struct load_socket *c)
-{
-    (void)s, (void)c;
-}
-void watch_committed(struct sim *s, const struct store_batch *b)
-{
-    (void)s, (void)b;
-}
-void watch_phone(void *arg, const struct client *c, const struct client_effect *e)
-{
-    (void)arg, (void)c, (void)e;
-}
-void watch_forgot(void *arg, uint64_t user, uint32_t device)
-{
-    (void)arg, (void)user, (void)device;
-}
-int watch_opened(struct sim *s, struct err_ctx *ctx)
-{
-    (void)s, (void)ctx;
-    return 0;
-}
-void watch_result(const struct sim *s, struct sim_result *out)
-{
-    (void)s, (void)out;
-}
+
 bool sim_failed(const struct sim *s)
 {
-    (void)s;
-    return false;
+    return live_violation(s->live) != NULL;
 }
+
+/* ---- the server ---- */
+
+void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_frame *f)
+{
+    if (!c->user || f->what == FRAME_OTHER)
+        return;
+    if (f->what == FRAME_MSG) {
+        note(s, f->catchup ? "server redelivers" : "server pushes", &f->id, f->chat, c->user, f->seq);
+        live_pushed(s->live, c->user, f->chat, f->seq, &f->id);
+    } else {
+        note(s, "server accepts", &f->id, f->chat, c->user, f->seq);
+        live_acknowledged(s->live, c->user, f->chat, &f->id);
+    }
+}
+
+void watch_committed(struct sim *s, const struct store_batch *b)
+{
+    for (size_t i = 0; i < b->entries_n; i++) {
+        const struct entry *e = &b->entries[i];
+        note(s, "committed", &e->id, e->chat, e->sender, e->seq);
+    }
+    live_committed(s->live, b);
+    for (size_t i = 0; i < b->cursors_n; i++) {
+        struct cursor c;
+        const struct cursor *of = &b->cursors[i];
+        if (!store_cursor(s->server.store, of->chat, of->user, of->device, &c, NULL))
+            live_cursor(s->live, &c);
+    }
+}
+
+int watch_opened(struct sim *s, struct err_ctx *ctx)
+{
+    watch_note(s, "server starts", s->server.starts);
+    return live_reopened(s->live, s->server.store, ctx);
+}
+
+void watch_restored(struct sim *s)
+{
+    watch_note(s, "store restored", 0);
+    live_restored(s->live);
+}
+
+/* ---- the phones ---- */
+
+void watch_phone(void *arg, const struct client *c, const struct client_effect *e)
+{
+    struct sim *s = arg;
+    const struct msg *m = e->m;
+    switch (e->type) {
+    case CLIENT_SUBMITTED:
+        note(s, "said", &e->id, e->chat, c->user, e->intent);
+        live_submitted(s->live, c->user, e->chat, &e->id, (c->config->features & CLIENT_RETRY) != 0);
+        break;
+    case CLIENT_RESENT:
+        note(s, "pressed again", &e->id, e->chat, c->user, e->intent);
+        if (!(c->config->features & CLIENT_RETRY))
+            live_submitted(s->live, c->user, e->chat, &e->id, false);
+        break;
+    case CLIENT_DO_SEND:
+        if (m->t == MSG_SEND)
+            note(s, "sends", &m->id, m->chat, c->user, e->attempt);
+        break;
+    case CLIENT_ACCEPTED:
+        note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);
+        live_accepted(s->live, c->user, e->chat, e->epoch, e->seq, &e->id);
+        break;
+    case CLIENT_GAVE_UP:
+        note(s, "gives up", &e->id, e->chat, c->user, e->reason);
+        live_gave_up(s->live, &e->id);
+        break;
+    case CLIENT_SURFACE:
+        note(s, "shows", &m->id, m->chat, c->user, m->seq);
+        live_shown(s->live, c->user, c->device, m->chat, m->epoch, m->seq, m->from, &m->id);
+        break;
+    case CLIENT_RECEIVED:
+        if (e->reason == REASON_RESYNC)
+            note(s, "receives, out of order", &m->id, m->chat, c->user, m->seq);
+        break;
+    case CLIENT_GAP:
+        note(s, "hears of a gap up to", NULL, m->chat, c->user, m->to);
+        live_gap(s->live, c->user, c->device, m->chat, m->gap_from, m->to);
+        break;
+    default:
+        break;
+    }
+}
+
+void watch_forgot(void *arg, uint64_t user, uint32_t device)
+{
+    struct sim *s = arg;
+    note(s, "loses its storage", NULL, 0, user, device);
+    live_forgot(s->live, user, device);
+}
+
+/* ---- the end ---- */
+
+bool watch_converged(struct sim *s)
+{
+    return live_converged(s->live);
+}
+
+void watch_finish(struct sim *s)
+{
+    live_finish(s->live);
+}
+
+void watch_result(const struct sim *s, struct sim_result *out)
+{
+    struct live_counts n;
+    const struct live_violation *v = live_violation(s->live);
+    live_counts(s->live, &n);
+    out->surfaced = n.shown;
+    if (!v)
+        return;
+    out->failed = true;
+    out->at_ns = s->now_ns - s->t0_ns;
+    snprintf(out->what, sizeof out->what, "%s", live_kind_name(v->kind));
+    snprintf(out->text, sizeof out->text, "%s (invariant %d)", v->text, live_kind_number(v->kind));
+}
+
+static bool concerns(const struct sim_note *n, const struct live_violation *v)
+{
+    static const struct id none;
+    if (!id_equal(&v->id, &none) && id_equal(&n->id, &v->id))
+        return true;
+    return !n->chat && !n->user; /* what concerns everybody */
+}
+
 void sim_story(const struct sim *s, struct buf *out)
 {
-    (void)s, (void)out;
+    const struct live_violation *v = live_violation(s->live);
+    uint64_t at[STORY_MAX], n = 0, chat = 0, oldest = s->notes_n > NOTES ? s->notes_n - NOTES : 0;
+    char text[ID_TEXT + 1];
+    if (!v)
+        return;
+    for (uint64_t i = s->notes_n; i-- > oldest && n < STORY_MAX;) {
+        const struct sim_note *x = &s->notes[i & (NOTES - 1)];
+        bool near = v->chat && x->chat == v->chat && chat < STORY_CHAT;
+        if (!concerns(x, v) && !near)
+            continue;
+        chat += near;
+        at[n++] = i;
+    }
+    while (n-- > 0) {
+        const struct sim_note *x = &s->notes[at[n] & (NOTES - 1)];
+        buf_printf(out, "%12.6f s  ", ((double)x->at_ns - (double)s->t0_ns) / 1e9);
+        if (x->user)
+            buf_printf(out, "user %" PRIu64 " ", x->user);
+        buf_printf(out, "%s %" PRIu64, x->what, x->arg);
+        if (x->chat)
+            buf_printf(out, "  chat %" PRIu64, x->chat);
+        if (id_unix_ms(&x->id))
+            buf_printf(out, "  %s", id_str(&x->id, text));
+        buf_char(out, '\n');
+    }
 }

@@ -1,4 +1,4 @@
-/* What the checker is told, at each step. */
+/* What the checker is told, at each step, and the notes from which a violation's story is made. */
 #ifndef SIM_WATCH_H
 #define SIM_WATCH_H
 
@@ -7,15 +7,21 @@
 
 int watch_new(struct sim *s, struct err_ctx *ctx);
 void watch_free(struct sim *s);
-void watch_sent(struct sim *s, struct load_socket *c, const struct shared_frame *f);
-/* The node has read a frame; who speaks is known from hello on. */
-void watch_heard(struct sim *s, struct load_socket *c, const char *p, size_t n);
-void watch_closed(struct sim *s, struct load_socket *c);
+/* After phones_new: which devices there are. */
+void watch_devices(struct sim *s);
+/* The node queues a frame for a connection. */
+void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_frame *f);
 void watch_committed(struct sim *s, const struct store_batch *b);
-/* From lib/load: what a phone's client did, before it is done; and that it lost its storage. */
+/* The server has opened its store. */
+int watch_opened(struct sim *s, struct err_ctx *ctx);
+void watch_restored(struct sim *s);
+/* From lib/load: what a phone's client did, before it is carried out; and that it lost its storage. */
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e);
 void watch_forgot(void *arg, uint64_t user, uint32_t device);
-int watch_opened(struct sim *s, struct err_ctx *ctx);
+/* Something that concerns everybody: "server killed". */
+void watch_note(struct sim *s, const char *what, uint64_t arg);
+bool watch_converged(struct sim *s);
+void watch_finish(struct sim *s);
 void watch_result(const struct sim *s, struct sim_result *out);
 
 #endif

@@ -103,6 +103,8 @@ static int drain(struct world *w, struct err_ctx *ctx)
     int rc = sim_failed(s) || load_ended(s->load)
                  ? 0
                  : sim_run(s, s->now_ns + s->s->drain + DRAIN_SLACK, ended, ctx);
+    if (!rc && !sim_failed(s) && load_drained(s->load))
+        watch_finish(s);
     if (!rc && !sim_failed(s) && !load_ended(s->load))
         snprintf(s->doubt, sizeof s->doubt, "the phones did not end their drain");
     return rc;

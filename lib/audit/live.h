@@ -1,0 +1,90 @@
+/* The invariants of design.md section 7, checked while a world runs: told of each commit, each frame that the
+ * server sends and each effect of each client, it knows at every step whether something is wrong. What it
+ * believes comes from the commits (what the disk said it holds) and from the clients, never from the node's
+ * memory. Each call costs a few look-ups, whatever the history's length; a reopened store is read whole.
+ *
+ * The first violation is kept with its sentence; after it nothing more is checked. Memory: about 100 bytes a
+ * message, 32 a log entry, 100 a (device, chat). A checker without memory aborts.
+ *
+ * Must not know: nodes, clients, sockets. */
+#ifndef AUDIT_LIVE_H
+#define AUDIT_LIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/store.h"
+#include "util/err.h"
+
+enum live_kind {
+#define LIVE(ID, name, number, text) LIVE_##ID,
+#include "audit/live.def"
+#undef LIVE
+    LIVE_KIND_COUNT
+};
+const char *live_kind_name(enum live_kind k);
+const char *live_kind_text(enum live_kind k);
+int live_kind_number(enum live_kind k); /* of the invariant */
+
+/* What the server promises. A promise that is not made is not checked. */
+struct live_promises {
+    bool log;     /* nothing is pushed or acknowledged before it is committed */
+    bool dedup;   /* an id is taken once */
+    bool resumes; /* devices are brought up to date; holes are announced */
+};
+
+struct live;
+struct live *live_new(const struct live_promises *p);
+void live_free(struct live *l);
+
+struct live_violation {
+    enum live_kind kind;
+    uint64_t chat;
+    struct id id; /* of the message it is about; zero: of none */
+    char text[200];
+};
+/* NULL: all is well so far. */
+const struct live_violation *live_violation(const struct live *l);
+
+/* ---- the server's side ---- */
+
+/* The batch is durable. */
+void live_committed(struct live *l, const struct store_batch *b);
+/* A cursor as the store holds it now. */
+void live_cursor(struct live *l, const struct cursor *c);
+/* A frame with a message, or with `accepted`, goes to a user. */
+void live_pushed(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, const struct id *id);
+void live_acknowledged(struct live *l, uint64_t user, uint64_t chat, const struct id *id);
+/* The server's store was put back to an earlier state: the next live_reopened may find less. */
+void live_restored(struct live *l);
+/* The server starts: what does the store hold? */
+int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx);
+
+/* ---- the clients' side ---- */
+
+/* `strict`: this device shows in order, without holes, and keeps an outbox. */
+void live_device(struct live *l, uint64_t user, uint32_t device, bool strict);
+/* A person said something; `keeps`: it waits in an outbox until it is accepted or given up. */
+void live_submitted(struct live *l, uint64_t user, uint64_t chat, const struct id *id, bool keeps);
+void live_accepted(struct live *l, uint64_t user, uint64_t chat, uint64_t epoch, uint64_t seq,
+                   const struct id *id);
+void live_gave_up(struct live *l, const struct id *id);
+void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
+                uint64_t from, const struct id *id);
+void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to);
+/* The device lost what it knew. */
+void live_forgot(struct live *l, uint64_t user, uint32_t device);
+
+/* ---- the end ---- */
+
+/* Faults are over: has everybody everything, and every outbox its answer? */
+bool live_converged(struct live *l);
+/* They had the time: what is still missing is a violation. */
+void live_finish(struct live *l);
+
+struct live_counts {
+    uint64_t messages, entries, shown, pushed;
+};
+void live_counts(const struct live *l, struct live_counts *out);
+
+#endif

@@ -1,0 +1,92 @@
+/* Inside of the running checker. */
+#ifndef AUDIT_LIVE_IMPL_H
+#define AUDIT_LIVE_IMPL_H
+
+#include "audit/live.h"
+#include "util/map.h"
+
+#define LIVE_GAPS 8 /* announced ranges kept a seat, merged where they touch */
+
+enum message_flag {
+    MESSAGE_SUBMITTED = 1,
+    MESSAGE_KEPT = 2,      /* in an outbox */
+    MESSAGE_STORED = 4,    /* the store holds it */
+    MESSAGE_LOST = 8,      /* a restore took it */
+    MESSAGE_ACCEPTED = 16, /* its sender was told */
+    MESSAGE_GAVE_UP = 32,
+};
+struct live_message {
+    struct id id;
+    uint64_t sender, chat, epoch, seq;
+    uint8_t flags;
+};
+
+struct live_entry {
+    uint64_t epoch, seq, sender;
+    uint32_t message; /* index */
+    uint8_t op;
+    bool found; /* by the reading of a reopened store */
+};
+struct live_range {
+    uint64_t from, to; /* both included */
+};
+/* A device in a chat. */
+struct live_seat {
+    uint64_t user, epoch, seq;
+    uint32_t device;
+    bool known, forgot;
+    uint8_t gaps;
+    struct live_range gap[LIVE_GAPS];
+};
+struct live_member {
+    uint64_t user, from, to;
+    uint8_t role;
+};
+struct live_top {
+    uint64_t epoch, seq; /* the highest ever given out in it */
+};
+struct live_chat {
+    uint64_t id;
+    struct live_entry *log;
+    struct live_seat *seats;     /* sorted by (user, device) */
+    struct live_member *members; /* sorted by (user, from) */
+    struct live_top *tops;
+    uint32_t log_n, log_cap, seats_n, seats_cap, members_n, members_cap, tops_n, tops_cap;
+};
+struct live_device {
+    uint64_t user, device;
+};
+
+struct live {
+    struct live_promises promises;
+    bool may_lose, failed;
+    struct live_violation violation;
+    struct map chats;   /* id -> struct live_chat * */
+    struct map by_id;   /* id -> index + 1 */
+    struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
+    struct map devices; /* (user, device) -> 1 + strict */
+    struct live_message *messages;
+    uint32_t messages_n, messages_cap;
+    uint64_t waiting; /* kept, neither accepted nor given up */
+    struct live_counts counts;
+};
+
+void live_fail(struct live *l, enum live_kind kind, uint64_t chat, const struct id *id, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+struct live_chat *live_chat(const struct live *l, uint64_t id); /* NULL: none */
+struct live_chat *live_chat_make(struct live *l, uint64_t id);
+struct live_message *live_message(const struct live *l, const struct id *id); /* NULL: none */
+struct live_message *live_message_make(struct live *l, const struct id *id);
+/* The entry with the smallest seq >= `seq`: an index, log_n when there is none. */
+uint32_t live_find(const struct live_chat *c, uint64_t seq);
+struct live_entry *live_entry_at(const struct live_chat *c, uint64_t seq); /* NULL: none */
+/* Was the user a member when this seq was given? */
+bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq);
+struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
+void live_member_row(struct live *l, const struct member_row *m);
+/* Append an entry that the store holds, with all that can be said against it. */
+void live_append(struct live *l, const struct entry *e);
+/* Room for one more in an array that grows. */
+void live_grow(void **at, uint32_t n, uint32_t *cap, size_t size);
+
+#endif
