@@ -58,6 +58,25 @@ int trace_pairs(const struct trace_run *r, trace_pair_fn *fn, void *arg);
 /* The pairs of one message. ERR_NOTFOUND: no record has this id. */
 int trace_pairs_of(const struct trace_run *r, const struct id *id, trace_pair_fn *fn, void *arg);
 
+/* Each message once, with its records in order of time and its pairs; return false to stop. 0 or ERR_NOMEM.
+ */
+struct trace_message {
+    struct id id;
+    uint64_t chat, sender; /* 0: no record says */
+    const uint32_t *record;
+    const struct trace_pair *pair;
+    uint32_t records, pairs;
+};
+typedef bool trace_message_fn(void *arg, const struct trace_message *m);
+int trace_messages(const struct trace_run *r, trace_message_fn *fn, void *arg);
+
+/* Each packet of the link that carried bytes of a message, once for each record (CLIENT_SEND, SERVER_PUSH)
+ * that wrote those bytes; connection by connection. Return false to stop. */
+typedef bool trace_carried_fn(void *arg, uint32_t packet, uint32_t record);
+void trace_carried(const struct trace_run *r, trace_carried_fn *fn, void *arg);
+/* The 4-tuple of a record's connection, its client's end being src; false: not on record. */
+bool trace_connection(const struct trace_run *r, uint32_t record, struct trace_flow *out);
+
 /* ---- figures of a whole run ---- */
 
 struct trace_cause {

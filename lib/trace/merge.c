@@ -135,7 +135,7 @@ static int compare_keys(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-static int sort_stable(struct trace_event *e, uint32_t n, struct err_ctx *ctx)
+static int sort_stable(struct trace_event *e, uint16_t *from, uint32_t n, struct err_ctx *ctx)
 {
     struct sort_key *k = malloc((size_t)n * sizeof *k);
     if (!k)
@@ -148,14 +148,17 @@ static int sort_stable(struct trace_event *e, uint32_t n, struct err_ctx *ctx)
         if (k[i].at == i)
             continue;
         struct trace_event held = e[i];
+        uint16_t held_from = from[i];
         uint32_t to = i;
         while (k[to].at != i) {
-            uint32_t from = (uint32_t)k[to].at;
-            e[to] = e[from];
+            uint32_t next = (uint32_t)k[to].at;
+            e[to] = e[next];
+            from[to] = from[next];
             k[to].at = to;
-            to = from;
+            to = next;
         }
         e[to] = held;
+        from[to] = held_from;
         k[to].at = to;
     }
     free(k);
@@ -173,6 +176,7 @@ static int run_heap(struct trace_run *r, struct stream *s, struct heap *h, uint6
             return err_set(ctx, ERR_LIMIT, "the trace grew while it was read");
         sorted &= e->ts_ns >= last;
         last = e->ts_ns;
+        r->from[r->events] = (uint16_t)from->source;
         r->event[r->events++] = *e;
         r->source[from->source].present++;
         from->at++;
@@ -183,7 +187,7 @@ static int run_heap(struct trace_run *r, struct stream *s, struct heap *h, uint6
             h->node[0] = h->node[--h->n];
         sift_down(h, 0);
     }
-    return sorted ? 0 : sort_stable(r->event, r->events, ctx);
+    return sorted ? 0 : sort_stable(r->event, r->from, r->events, ctx);
 }
 
 int merge_streams(struct trace_run *r, struct stream *s, uint32_t n, struct err_ctx *ctx)
@@ -199,7 +203,8 @@ int merge_streams(struct trace_run *r, struct stream *s, uint32_t n, struct err_
                        TRACE_NONE - 1);
     }
     r->event = malloc((cap ? cap : 1) * sizeof *r->event);
-    if (!r->event || !h.node)
+    r->from = malloc((cap ? cap : 1) * sizeof *r->from);
+    if (!r->event || !r->from || !h.node)
         rc = err_set(ctx, ERR_NOMEM, "%llu records: out of memory", (unsigned long long)cap);
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         s[i].buf = malloc(BUF_RECORDS * sizeof *s[i].buf);

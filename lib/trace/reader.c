@@ -12,6 +12,7 @@
 #include "trace/format_impl.h"
 #include "trace/index_impl.h"
 #include "trace/merge_impl.h"
+#include "trace/rows_impl.h"
 
 /* The files of a load: paths without their ending, sorted, each once. */
 struct stems {
@@ -21,8 +22,9 @@ struct stems {
 
 struct load {
     struct trace_run *r;
-    struct stems stems;
+    struct stems stems; /* of files of rows: the whole path */
     struct stream *stream;
+    uint32_t cap; /* of stream and r->source */
 };
 
 enum trace_side trace_side(uint16_t node)
@@ -49,7 +51,7 @@ static int add_stem(struct stems *t, const char *path)
         t->stem = more;
         t->cap = cap;
     }
-    size_t n = strlen(path) - (ends_with(path, ".ring") ? 5 : 4);
+    size_t n = strlen(path) - (rows_are_in(path) ? 0 : ends_with(path, ".ring") ? 5 : 4);
     char *s = strndup(path, n);
     if (!s)
         return ERR_NOMEM;
@@ -68,8 +70,9 @@ static int list_dir(struct stems *t, const char *dir, struct err_ctx *ctx)
     if (stat(dir, &st) < 0)
         return err_errno(ctx, "%s", dir);
     if (!S_ISDIR(st.st_mode)) {
-        if (!ends_with(dir, ".ctr") && !ends_with(dir, ".ring"))
-            return err_set(ctx, ERR_INVALID, "%s: offset 0: neither a folder nor a .ctr or .ring file", dir);
+        if (!ends_with(dir, ".ctr") && !ends_with(dir, ".ring") && !rows_are_in(dir))
+            return err_set(ctx, ERR_INVALID,
+                           "%s: offset 0: neither a folder nor a .ctr, .ring, .jsonl or .csv file", dir);
         return add_stem(t, dir);
     }
     DIR *d = opendir(dir);
@@ -224,6 +227,46 @@ static bool known_writer(const struct trace_run *r, uint64_t writer)
     return false;
 }
 
+static int make_room(struct load *l, uint32_t more, struct err_ctx *ctx)
+{
+    uint32_t want = l->r->sources + more, cap = l->cap;
+    if (want > TRACE_SOURCES_MAX)
+        return err_set(ctx, ERR_LIMIT, "more than %u trace files", TRACE_SOURCES_MAX);
+    while (cap < want)
+        cap = cap ? cap * 2 : 16;
+    if (cap == l->cap)
+        return 0;
+    struct trace_source *source = realloc(l->r->source, cap * sizeof *source);
+    l->r->source = source ? source : l->r->source;
+    struct stream *stream = realloc(l->stream, cap * sizeof *stream);
+    l->stream = stream ? stream : l->stream;
+    if (!source || !stream)
+        return err_set(ctx, ERR_NOMEM, "%u trace files: out of memory", want);
+    memset(source + l->cap, 0, (cap - l->cap) * sizeof *source);
+    memset(stream + l->cap, 0, (cap - l->cap) * sizeof *stream);
+    l->cap = cap;
+    return 0;
+}
+
+static int load_rows(struct load *l, const char *path, struct err_ctx *ctx)
+{
+    struct rows_file f = {0};
+    int rc = rows_read(&f, path, l->r, ctx);
+    rc = rc ? rc : make_room(l, f.n, ctx);
+    for (uint32_t i = 0; !rc && i < f.n; i++) {
+        struct rows_part *p = &f.part[i];
+        if (p->source.writer && known_writer(l->r, p->source.writer))
+            continue;
+        l->r->source[l->r->sources] = p->source;
+        l->stream[l->r->sources] = (struct stream){
+            .source = l->r->sources, .owned = p->event, .rest = p->event, .rest_n = p->event ? p->n : 0};
+        l->r->sources++;
+        p->event = NULL;
+    }
+    rows_release(&f);
+    return rc;
+}
+
 /* One writer: its .ctr, and what only its .ring still holds. */
 static int load_writer(struct load *l, const char *stem, struct err_ctx *ctx)
 {
@@ -308,13 +351,14 @@ static int load_all(struct load *l, const char *const *dirs, int dirs_n, struct 
         return rc;
     if (t->n)
         qsort(t->stem, t->n, sizeof *t->stem, compare_stems);
-    l->r->source = calloc(t->n + 1, sizeof *l->r->source);
-    l->stream = calloc(t->n + 1, sizeof *l->stream);
-    if (!l->r->source || !l->stream)
-        return err_set(ctx, ERR_NOMEM, "%u trace files: out of memory", t->n);
-    for (uint32_t i = 0; rc == 0 && i < t->n; i++)
-        if (i == 0 || strcmp(t->stem[i], t->stem[i - 1]))
-            rc = load_writer(l, t->stem[i], ctx);
+    rc = make_room(l, 1, ctx);
+    for (uint32_t i = 0; rc == 0 && i < t->n; i++) {
+        if (i && !strcmp(t->stem[i], t->stem[i - 1]))
+            continue;
+        rc = make_room(l, 1, ctx);
+        if (rc == 0)
+            rc = (rows_are_in(t->stem[i]) ? load_rows : load_writer)(l, t->stem[i], ctx);
+    }
     if (rc == 0 && !l->r->sources && !l->r->problems)
         rc = err_set(ctx, ERR_NOTFOUND, "%s: no trace files (*.ctr, *.ring)", dirs_n ? dirs[0] : "no folder");
     if (rc == 0)
@@ -368,6 +412,7 @@ void trace_run_release(struct trace_run *r)
 {
     index_free(r->index);
     free(r->event);
+    free(r->from);
     free(r->source);
     memset(r, 0, sizeof *r);
 }

@@ -3,7 +3,7 @@
  *
  * Files may be truncated, corrupt or hostile, and their writers may still be running: what can be read is
  * read, what is wrong becomes one `struct trace_problem` naming file and offset, and the writer counts as
- * incomplete, so that nothing is concluded from what it does not say. At most 2^32 - 2 records. Memory: 64
+ * incomplete, so that nothing is concluded from what it does not say. At most 2^32 - 2 records. Memory: 66
  * bytes a record here, and at most as much again for the index of trace/join.h.
  *
  * Must not know: what the records mean. */
@@ -14,6 +14,7 @@
 
 #define TRACE_NONE         UINT32_MAX /* no record */
 #define TRACE_PROBLEMS_MAX 64         /* kept; more are counted only */
+#define TRACE_SOURCES_MAX  65535u
 
 struct trace_source {
     char path[256]; /* of the .ctr (or the .ring alone); longer ones keep their end */
@@ -39,6 +40,7 @@ struct trace_index; /* trace/join.h */
 
 struct trace_run {
     struct trace_event *event; /* rising ts_ns; one writer's records keep their order */
+    uint16_t *from;            /* of each record: its place in `source` */
     uint32_t events;
     struct trace_source *source;
     uint32_t sources;
@@ -50,8 +52,9 @@ struct trace_run {
     struct trace_index *index;
 };
 
-/* `dirs` may also name single files. 0 also with problems (see there); an error when a folder can't be read
- * at all or holds no trace (ERR_NOTFOUND), or memory is short. Release in any case. */
+/* `dirs` may also name single files, those of rows (trace/rows.h: .jsonl, .csv) too. 0 also with problems
+ * (see there); an error when a folder can't be read at all or holds no trace (ERR_NOTFOUND), or memory is
+ * short. Release in any case. */
 int trace_run_load(struct trace_run *r, const char *const *dirs, int dirs_n, struct err_ctx *ctx);
 
 /* A run from memory: simulated worlds and tests. `emitted` > n declares that records are missing. */
