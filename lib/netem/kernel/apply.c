@@ -79,7 +79,7 @@ static int wake_ifb(struct nl_sock *s, const struct kernel_plan *plan, const cha
     int rc = -NLE_NOMEM;
     snprintf(alias, sizeof alias, KERNEL_ALIAS "%s", plan->profile);
     if (which && wanted) {
-        rtnl_link_set_name(which, name);
+        rtnl_link_set_ifindex(which, index_of(s, name));
         rtnl_link_set_ifalias(wanted, alias);
         rtnl_link_set_flags(wanted, IFF_UP);
         rc = rtnl_link_change(s, which, wanted, 0);

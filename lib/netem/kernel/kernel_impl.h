@@ -20,6 +20,8 @@ struct nl_sock;
 #define KERNEL_GATE  0x4e470000u /* netem that takes the packet from its socket, root of netem-uN */
 #define KERNEL_QUEUE 0x4e480000u /* tbf below it: rate and queue */
 
+/* A frame with two VLAN tags: what is longer was joined by segmentation offload. */
+uint32_t kernel_frame(const struct kernel_device *dev);
 void kernel_ifb_name(char name[16], const struct kernel_device *dev, bool up);
 
 /* The request as iproute2 6.1 sends it. `index`, `to_index`: of step->dev and step->to. The caller frees it.

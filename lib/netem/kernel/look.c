@@ -69,6 +69,8 @@ int kernel_netem_decode(struct kernel_netem *n, const void *opts, int bytes)
     n->jitter_ns = (uint64_t)q.jitter * 64;
     get(&n->delay_ns, sizeof n->delay_ns, t[TCA_NETEM_LATENCY64]);
     get(&n->jitter_ns, sizeof n->jitter_ns, t[TCA_NETEM_JITTER64]);
+    n->delay_ns = (n->delay_ns + 500) / 1000 * 1000; /* ticks of 64 ns */
+    n->jitter_ns = (n->jitter_ns + 500) / 1000 * 1000;
     get(&cor, sizeof cor, t[TCA_NETEM_CORR]);
     get(&reorder, sizeof reorder, t[TCA_NETEM_REORDER]);
     get(&corrupt, sizeof corrupt, t[TCA_NETEM_CORRUPT]);
@@ -112,7 +114,7 @@ struct reading {
     int index; /* of the device whose qdiscs are read */
     const char *name;
     bool main, ingress;
-    int qdiscs;
+    uint32_t frame; /* what the splitting tbf lets pass whole */
 };
 
 static void stats_decode(struct kernel_found *f, unsigned i, struct nlattr *stats)
@@ -150,6 +152,8 @@ static void take_qdisc(struct reading *r, const struct tcmsg *t, const char *kin
     } else if (strcmp(kind, "tbf") == 0) {
         s.op = KERNEL_TBF;
         good = tbf_decode(&s.tbf, opts);
+        if (t->tcm_handle == KERNEL_ROOT) /* too short a time for ticks */
+            s.tbf.burst = r->frame;
     }
     if (!good)
         return;
@@ -198,8 +202,17 @@ static int on_qdisc(struct nl_msg *m, void *arg)
     return NL_OK;
 }
 
+static uint64_t drops_of(struct nlattr *stats)
+{
+    struct nlattr *t[TCA_STATS_MAX + 1];
+    struct gnet_stats_queue q = {0};
+    if (stats && nla_parse_nested(t, TCA_STATS_MAX, stats, NULL) >= 0)
+        get(&q, sizeof q, t[TCA_STATS_QUEUE]);
+    return q.drops;
+}
+
 /* Actions of a u32 filter: the redirection with our cookie, and maybe a policer before it. */
-static bool take_actions(struct kernel_step *s, struct nlattr *actions)
+static bool take_actions(struct kernel_step *s, struct nlattr *actions, int *to_index, uint64_t *drops)
 {
     struct nlattr *of, *a[TCA_ACT_MAX + 1], *p[TCA_POLICE_MAX + 1];
     bool ours = false;
@@ -211,6 +224,12 @@ static bool take_actions(struct kernel_step *s, struct nlattr *actions)
         const char *kind = nla_get_string(a[TCA_ACT_KIND]);
         struct tc_police police;
         if (strcmp(kind, "mirred") == 0) {
+            struct tc_mirred to = {0};
+            struct nlattr *of_mirred[TCA_MIRRED_MAX + 1];
+            if (a[TCA_ACT_OPTIONS] &&
+                nla_parse_nested(of_mirred, TCA_MIRRED_MAX, a[TCA_ACT_OPTIONS], NULL) >= 0)
+                get(&to, sizeof to, of_mirred[TCA_MIRRED_PARMS]);
+            *to_index = (int)to.ifindex;
             ours |= a[TCA_ACT_COOKIE] && nla_len(a[TCA_ACT_COOKIE]) == sizeof KERNEL_COOKIE - 1 &&
                     memcmp(nla_data(a[TCA_ACT_COOKIE]), KERNEL_COOKIE, sizeof KERNEL_COOKIE - 1) == 0;
         } else if (strcmp(kind, "police") == 0 && a[TCA_ACT_OPTIONS] &&
@@ -221,6 +240,7 @@ static bool take_actions(struct kernel_step *s, struct nlattr *actions)
             s->redirect.police_burst =
                 (uint32_t)rint((double)police.burst * 64e-9 * (double)s->redirect.police_rate);
             s->redirect.police_mtu = police.mtu;
+            *drops = drops_of(a[TCA_ACT_STATS]);
         }
     }
     return ours;
@@ -243,14 +263,22 @@ static int on_filter(struct nl_msg *m, void *arg)
     if (place && !u[TCA_U32_SEL])
         return NL_OK; /* the table that a u32 filter stands in */
     struct kernel_step s = {.op = KERNEL_REDIRECT, .redirect = {.ingress = r->ingress}};
-    if (!place || !u[TCA_U32_ACT] || !take_actions(&s, u[TCA_U32_ACT])) {
+    uint64_t drops = 0;
+    int to = 0;
+    if (!place || !u[TCA_U32_ACT] || !take_actions(&s, u[TCA_U32_ACT], &to, &drops)) {
         f->filters_foreign++;
         return NL_OK;
     }
+    /* a dump of one hook shows the u32 filters of both: the target tells them apart */
+    if (to && to != f->ifb[r->ingress])
+        return NL_OK;
     f->filters_ours++;
     snprintf(s.dev, sizeof s.dev, "%s", r->name);
-    if (f->steps < KERNEL_STEPS_MAX)
+    kernel_ifb_name(s.to, &(struct kernel_device){.index = r->index}, !r->ingress);
+    if (f->steps < KERNEL_STEPS_MAX) {
+        f->stat[f->steps].drops = drops;
         f->step[f->steps++] = s;
+    }
     return NL_OK;
 }
 
@@ -294,14 +322,15 @@ int kernel_look(struct nl_sock *s, struct kernel_found *f, const struct kernel_d
                 struct err_ctx *ctx)
 {
     struct tcmsg t = {.tcm_ifindex = dev->index};
-    struct reading r = {.f = f, .index = dev->index, .name = dev->name, .main = true};
+    struct reading r = {
+        .f = f, .index = dev->index, .name = dev->name, .main = true, .frame = kernel_frame(dev)};
     *f = (struct kernel_found){0};
     int rc = dump(s, RTM_GETQDISC, &t, on_qdisc, &r);
     for (int up = 1; up >= 0 && !rc; up--) {
         char name[16];
         kernel_ifb_name(name, dev, up);
         int index = f->ifb[!up] = find_ifb(s, f, name);
-        r = (struct reading){.f = f, .index = index, .name = name};
+        r = (struct reading){.f = f, .index = index, .name = name, .frame = kernel_frame(dev)};
         t.tcm_ifindex = index;
         rc = index ? dump(s, RTM_GETQDISC, &t, on_qdisc, &r) : 0;
     }

@@ -15,6 +15,11 @@
 #define PACKET_MIN    28u        /* bytes of an empty UDP packet */
 #define POLICE_MTU    (1u << 20) /* larger than what any offload joins */
 
+uint32_t kernel_frame(const struct kernel_device *dev)
+{
+    return dev->mtu + dev->header + 8;
+}
+
 void kernel_ifb_name(char name[16], const struct kernel_device *dev, bool up)
 {
     snprintf(name, 16, "netem-%c%u", up ? 'u' : 'd', (unsigned)dev->index % 100000000u);
@@ -125,7 +130,7 @@ static void add_tbf(struct kernel_plan *plan, const char *dev, uint32_t handle, 
                     uint64_t rate, uint32_t limit)
 {
     struct kernel_step *s = add(plan, KERNEL_TBF, dev);
-    uint32_t frame = plan->dev.mtu + plan->dev.header + 8; /* and two VLAN tags */
+    uint32_t frame = kernel_frame(&plan->dev);
     s->handle = handle;
     s->parent = parent;
     s->tbf = (struct kernel_tbf){.rate = rate, .burst = frame, .limit = limit > frame ? limit : frame};

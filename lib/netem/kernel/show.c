@@ -22,9 +22,9 @@ static struct side side_of(const struct kernel_found *f, const struct kernel_dev
     kernel_ifb_name(ifb, dev, up);
     for (unsigned i = 0; i < f->steps; i++) {
         const struct kernel_step *s = &f->step[i];
-        bool here =
-            strcmp(s->dev, ifb) == 0 || (up && s->op != KERNEL_REDIRECT && strcmp(s->dev, dev->name) == 0);
-        if (s->op == KERNEL_REDIRECT && s->redirect.ingress == !up && s->redirect.police_rate) {
+        bool mine = s->op == KERNEL_REDIRECT ? s->redirect.ingress == !up : up;
+        bool here = strcmp(s->dev, ifb) == 0 || (mine && strcmp(s->dev, dev->name) == 0);
+        if (here && s->op == KERNEL_REDIRECT && s->redirect.police_rate) {
             v.rate = s->redirect.police_rate;
             v.queue = s->redirect.police_burst;
         } else if (here && s->handle == KERNEL_QUEUE) {
@@ -33,10 +33,10 @@ static struct side side_of(const struct kernel_found *f, const struct kernel_dev
         } else if (here && s->handle == KERNEL_AIR) {
             v.air = &s->netem;
         }
-        if (!here || s->handle == KERNEL_GATE || (s->handle == KERNEL_QUEUE && v.air))
-            continue;
-        v.drops += f->stat[i].drops;
-        if (f->stat[i].packets > v.packets) {
+        /* a tbf counts the drops of the netem below it once more */
+        if (here && s->handle != KERNEL_ROOT && s->handle != KERNEL_GATE)
+            v.drops += f->stat[i].drops;
+        if (here && f->stat[i].packets > v.packets) {
             v.packets = f->stat[i].packets;
             v.bytes = f->stat[i].bytes;
         }
