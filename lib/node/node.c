@@ -91,6 +91,8 @@ static void load_head(void *arg, const struct chat_head *h)
     c->epoch = c->epoch_durable = h->epoch;
     c->head = c->durable = h->seq;
     c->epoch_first = 0;
+    if (h->ts_us > l->n->accept.last_ts_us) /* time goes on from there, also if the clock was set back */
+        l->n->accept.last_ts_us = h->ts_us;
 }
 
 static void trace_member(struct node *n, uint64_t chat, uint64_t user, uint64_t seq, bool left)

@@ -173,7 +173,7 @@ static bool load_msg(void *arg, struct kv_bytes key, struct kv_bytes val)
         give_head(d);
         d->run = 0;
     }
-    d->head = (struct chat_head){e.chat, e.epoch, e.seq};
+    d->head = (struct chat_head){e.chat, e.epoch, e.seq, e.ts_us};
     d->open = true;
     d->jump = ++d->run >= LOAD_JUMP;
     return !d->jump;
@@ -192,7 +192,7 @@ static int load_heads(struct store *s, struct loading *d, struct err_ctx *ctx)
             rc = probe(s, &p, d->head.chat, d->head.seq, UINT64_MAX, true, ctx);
             if (rc)
                 return rc;
-            d->head = (struct chat_head){p.chat, p.epoch, p.seq};
+            d->head = (struct chat_head){p.chat, p.epoch, p.seq, p.ts_us};
             key_msg(&from, p.chat, UINT64_MAX);
             key_after(&from);
         }

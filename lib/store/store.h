@@ -69,6 +69,7 @@ struct member_row {
 
 struct chat_head {
     uint64_t chat, epoch, seq; /* seq 0: nothing yet */
+    uint64_t ts_us;            /* of that entry */
 };
 
 /* Epoch lineage, oldest first; the last is the current one (ended_commit UINT64_MAX). An epoch that is known

@@ -105,6 +105,26 @@ static void test_only_ids_that_the_store_can_know_are_looked_up_and_order_is_kep
     world_free(w);
 }
 
+static void test_server_time_never_falls_in_a_chat_though_the_clock_was_set_back(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    char id[ID_TEXT + 1];
+    peer_send(w, a, world_id(w, id), 17, "hi");
+    world_settle(w);
+    long long before = number_of(peer_take(a, "accepted"), "ts");
+    w->now.wall_us -= 60 * 1000000;
+    world_restart(w);
+    a = peer_hello(w, 7, 1, "[]");
+    peer_send(w, a, world_id(w, id), 17, "again");
+    world_settle(w);
+    long long after = number_of(peer_take(a, "accepted"), "ts");
+    assert_true(before > 0 && after >= before);
+    world_free(w);
+}
+
 static void test_id_that_memory_forgot_is_looked_up_in_the_store(void **state)
 {
     (void)state;
@@ -558,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_retry_after_lost_accepted_is_a_duplicate_of_the_same_seq),
         cmocka_unit_test(test_retry_is_found_in_the_store_after_a_restart),
         cmocka_unit_test(test_only_ids_that_the_store_can_know_are_looked_up_and_order_is_kept),
+        cmocka_unit_test(test_server_time_never_falls_in_a_chat_though_the_clock_was_set_back),
         cmocka_unit_test(test_id_that_memory_forgot_is_looked_up_in_the_store),
         cmocka_unit_test(test_retry_in_flight_joins_and_is_answered_after_durability),
         cmocka_unit_test(test_same_id_with_other_content_is_a_conflict),
