@@ -5,6 +5,7 @@
 #include "netem/tun/tun.h"
 #include "run/chaos.h"
 #include "run/child.h"
+#include "scenario/evidence.h"
 #include "scenario/world.h"
 #include "trace/trace.h"
 
@@ -72,7 +73,7 @@ void chaos_load_stop(struct chaos *c, int signal, uint64_t ns);
 int chaos_load_read(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
 
 /* chaos_evidence.c */
-int chaos_read_trace(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
+struct evidence chaos_evidence(struct chaos *c);
 int chaos_read_journal(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
 
 void chaos_path(const struct chaos *c, char *out, size_t size, const char *name);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -157,109 +156,16 @@ void chaos_load_stop(struct chaos *c, int signal, uint64_t ns)
     c->load_log = NULL;
 }
 
-static double quantile(const json_t *o, const char *key, bool *known)
-{
-    const json_t *v = json_object_get(o, key);
-    *known = *known && json_is_number(v);
-    return json_number_value(v);
-}
-
-static void read_times(const json_t *o, const char *key, struct judge_scope *scope, enum metric m,
-                       struct report_times *t)
-{
-    const json_t *v = json_object_get(o, key);
-    bool known = json_is_object(v);
-    *t = (struct report_times){quantile(v, "p50", &known), quantile(v, "p95", &known),
-                               quantile(v, "p99", &known), quantile(v, "max", &known)};
-    scope->v[m] = (struct judge_value){known, {t->p50, t->p95, t->p99, t->max}};
-}
-
-static void read_counts(const json_t *o, struct judge_scope *scope, struct report_population *p)
-{
-    const struct {
-        const char *key;
-        enum metric m;
-        uint64_t *to;
-    } counts[] = {{"sent", METRIC_SENT, &p->sent},
-                  {"accepted", METRIC_ACCEPTED_COUNT, &p->accepted},
-                  {"expected", METRIC_EXPECTED, &p->expected},
-                  {"delivered", METRIC_DELIVERED_COUNT, &p->delivered},
-                  {"duplicates", METRIC_DUPLICATES, &p->duplicates},
-                  {"reordered", METRIC_REORDERED, &p->reordered},
-                  {"resends", METRIC_RESENDS, &p->resends},
-                  {"duplicates_seen", METRIC_DUPLICATES_SEEN, &p->duplicates_seen},
-                  {"gave_up", METRIC_GAVE_UP, &p->gave_up}};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        const json_t *v = json_object_get(o, counts[i].key);
-        if (!json_is_integer(v) || json_integer_value(v) < 0)
-            continue;
-        *counts[i].to = (uint64_t)json_integer_value(v);
-        judge_set(scope, counts[i].m, (double)*counts[i].to);
-    }
-}
-
-static void doubt(struct chaos *c, const char *name, const char *text)
-{
-    if (!c->doubt[0])
-        snprintf(c->doubt, sizeof c->doubt, "%s%s%s", name, *name ? ": " : "", text);
-}
-
-/* "inconclusive": true, or a sentence. */
-static void read_health(struct chaos *c, const json_t *o, const char *name, char *out, size_t size)
-{
-    const json_t *v = json_object_get(o, "inconclusive");
-    const char *text = json_string_value(v);
-    if ((text && *text) || json_is_true(v)) {
-        snprintf(out, size, "%s", text ? text : "the generator calls its result inconclusive");
-        doubt(c, name, out);
-    }
-}
-
-static void read_population(struct chaos *c, const json_t *o, const struct scenario_population *from,
-                            struct judge_facts *facts)
-{
-    struct report_population *p = &c->out->load[c->out->load_n++];
-    struct judge_scope *scope = judge_scope_of(facts, SCOPE_LOAD, from->name);
-    const struct scenario_link *l = scenario_find_link(&c->s, from->link);
-    snprintf(p->name, sizeof p->name, "%s", from->name);
-    snprintf(p->net, sizeof p->net, "%s", l ? l->net : "unknown");
-    read_counts(o, scope, p);
-    read_times(o, "latency_ms", scope, METRIC_DELIVERY_MS, &p->latency);
-    read_times(o, "accept_ms", scope, METRIC_ACCEPT_MS, &p->accept);
-    const json_t *lag = json_object_get(o, "send_lag_ms_p99");
-    if (json_is_number(lag)) {
-        double limit = (double)c->s.send_lag_max / 1e6;
-        p->send_lag_p99_ms = json_number_value(lag);
-        scope->v[METRIC_SEND_LAG_MS] = (struct judge_value){true, {0, 0, p->send_lag_p99_ms, 0}};
-        if (p->send_lag_p99_ms > limit) {
-            snprintf(p->doubt, sizeof p->doubt,
-                     "the generator sent up to %.0f ms late (p99; limit %.0f ms): this machine was too slow "
-                     "for the load",
-                     p->send_lag_p99_ms, limit);
-            doubt(c, p->name, p->doubt);
-        }
-    }
-    read_health(c, o, from->name, p->doubt, sizeof p->doubt);
-}
-
 int chaos_load_read(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx)
 {
-    char path[600], sentence[200];
-    json_error_t e;
-    chaos_path(c, path, sizeof path, "load.json");
-    json_t *o = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
-    if (!o && *c->config->interrupted) {
+    struct evidence e = chaos_evidence(c);
+    int rc = evidence_load(&e, facts, ctx);
+    c->drained = e.drained;
+    if (rc && *c->config->interrupted) {
         snprintf(c->note, sizeof c->note, "interrupted before the generator could sum up");
         return 0;
     }
-    if (!o)
-        return err_set(ctx, ERR_INVALID, "chat-loadgen left no summary: %s:%d: %s; %s", path, e.line, e.text,
-                       c->last_line);
-    const json_t *load = json_object_get(o, "load"), *drained = json_object_get(o, "drained");
-    c->drained = drained ? json_is_true(drained) : !c->doubt[0];
-    for (uint32_t i = 0; i < c->s.load_n; i++)
-        read_population(c, json_object_get(load, c->s.load[i].name), &c->s.load[i], facts);
-    read_health(c, o, "", sentence, sizeof sentence);
-    json_decref(o);
-    return 0;
+    if (rc)
+        err_prefix(ctx, "chat-loadgen left no summary (%.200s): ", c->last_line);
+    return rc;
 }

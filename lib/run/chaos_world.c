@@ -194,10 +194,11 @@ static int report(struct world *w, struct judge_facts *facts, struct err_ctx *ct
     if (c->config->progress)
         c->config->progress(c->config->arg, "judging");
     struct err_ctx why = {0};
+    struct evidence e = chaos_evidence(c);
     int rc = chaos_load_read(c, facts, ctx);
     /* Evidence that can't be read leaves its expectations unknown and the run in doubt, but does not take
      * away what the rest says. */
-    if (!rc && chaos_read_trace(c, facts, &why))
+    if (!rc && evidence_trace(&e, facts, &why))
         doubt(c, "the trace can't be judged", &why);
     if (!rc && chaos_read_journal(c, facts, &why))
         doubt(c, "the journals can't be judged", &why);

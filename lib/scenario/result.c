@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "scenario/evidence.h"
-#include "util/units.h"
 
 #define MARK ".chat-chaos" /* a folder with it is ours to clear */
 
@@ -75,25 +74,6 @@ int result_folder(const char *dir, struct err_ctx *ctx)
     return 0;
 }
 
-static void describe_fault(char *out, size_t size, const struct scenario_fault *f)
-{
-    char span[32];
-    switch (f->what) {
-    case FAULT_KILL_SERVER:
-        units_show_duration(span, f->restart);
-        snprintf(out, size, "kill-server with signal %d, %s%s", f->signal,
-                 f->restart ? "again after " : "for good", f->restart ? span : "");
-        break;
-    case FAULT_BLACKOUT:
-        units_show_duration(span, f->duration);
-        snprintf(out, size, "blackout of %s for %s", f->target, span);
-        break;
-    default:
-        snprintf(out, size, "%s of %.4g%% of %s%s", fault_name(f->what), f->share_ppm / 1e4, f->target,
-                 f->mid_frame ? ", in the middle of a frame" : "");
-    }
-}
-
 void result_head(struct report_run *out, const struct scenario *s, const char *world)
 {
     snprintf(out->scenario, sizeof out->scenario, "%s", s->name);
@@ -110,7 +90,7 @@ void result_head(struct report_run *out, const struct scenario *s, const char *w
         struct report_fault *f = &out->faults[out->faults_n++];
         snprintf(f->name, sizeof f->name, "%s", s->faults[i].name);
         f->at_s = (double)s->faults[i].at / 1e9;
-        describe_fault(f->text, sizeof f->text, &s->faults[i]);
+        fault_describe(f->text, sizeof f->text, &s->faults[i]);
     }
 }
 
