@@ -42,7 +42,7 @@ struct batches_check {
     uint64_t batch; /* the one being read */
     uint32_t place;
     uint64_t seq[BATCH_CHATS + 1];
-    const char *wrong;
+    const char *wrong = "";
 };
 
 static inline bool batches_see(void *arg, const struct entry *e)
@@ -89,7 +89,7 @@ static inline int batches_write(const char *url, const char *keys, uint64_t last
     static struct entry e[BATCH_MAX];
     static char body[BATCH_MAX][BATCH_BODY + 1];
     uint64_t seq[BATCH_CHATS + 1];
-    const char *wrong;
+    const char *wrong = "";
     int rc = store_open(&s, &c, &ctx);
     if (rc) {
         dprintf(fd, "error %s\n", ctx.text);

@@ -59,7 +59,7 @@ static void test_first_open_names_an_epoch_and_keeps_it(void **state)
         assert_int_equal(store_epoch(s), 42);
         assert_false(store_epoch_is_new(s));
         assert_int_equal(store_commit_index(s), 5);
-        struct chat_head h = {17, 42, 5}, other = {17, 41, 5};
+        struct chat_head h = {17, 42, 5, T0}, other = {17, 41, 5, T0};
         assert_int_equal(store_next_seq(s, &h), 6);
         assert_int_equal(store_next_seq(s, NULL), 0);
         assert_true(store_next_seq(s, &other) == 1ull << 32);
@@ -123,7 +123,7 @@ static void test_old_backup_begins_a_new_epoch_above_all_seqs(void **state)
     assert_int_equal(store_lineage(s, &l), 2);
     assert_true(l[0].epoch == 42 && l[0].ended_commit == 4 && l[1].epoch == 43 &&
                 l[1].ended_commit == UINT64_MAX);
-    struct chat_head h = {17, 42, 4};
+    struct chat_head h = {17, 42, 4, T0};
     assert_true(store_next_seq(s, &h) == 1ull << 32);
     assert_true(store_next_seq(s, NULL) == 1ull << 32);
     assert_int_equal(store_close(s, NULL), 0);
@@ -173,7 +173,7 @@ static void test_second_restore_uses_no_seq_of_the_first(void **state)
     assert_int_equal(run(p, 44, 1ull << 32, 4), 44);
     copy_data(p, "old", "data");
     struct store *s = open_place(p, 45);
-    struct chat_head h = {17, 42, 4};
+    struct chat_head h = {17, 42, 4, T0};
     assert_int_equal(store_epoch(s), 45);
     assert_true(store_next_seq(s, &h) == 2ull << 32);
     assert_true(store_next_seq(s, NULL) == 2ull << 32);
