@@ -25,6 +25,8 @@ static const char *const states[TUN_STATES] = {
     [LINK_HANDOVER] = "handover",
     [LINK_HANDOVER_LOSES] = "handover, new address",
     [LINK_BLACKOUT] = "blackout",
+    [LINK_BLACKOUT_LOSES] = "blackout, new address",
+    [LINK_CELL] = "cell change",
     [LINK_DETACHED] = "detached",
 };
 

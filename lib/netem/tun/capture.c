@@ -103,12 +103,15 @@ static uint64_t after(uint64_t t, uint64_t from)
 /* The comment of a packet; `cap` is ample. */
 static size_t comment(char *out, size_t cap, const struct record *r)
 {
-    static const char *const states[] = {[LINK_UP] = "up",
-                                         [LINK_STALLED] = "stalled",
-                                         [LINK_HANDOVER] = "handover",
-                                         [LINK_HANDOVER_LOSES] = "handover, loses its address",
-                                         [LINK_BLACKOUT] = "blackout",
-                                         [LINK_DETACHED] = "detached"};
+    static const char *const states[LINK_STATE_COUNT] = {
+        [LINK_UP] = "up",
+        [LINK_STALLED] = "stalled",
+        [LINK_HANDOVER] = "handover",
+        [LINK_HANDOVER_LOSES] = "handover, loses its address",
+        [LINK_CELL] = "handover between cells",
+        [LINK_BLACKOUT] = "blackout",
+        [LINK_BLACKOUT_LOSES] = "blackout, loses its address",
+        [LINK_DETACHED] = "detached"};
     const struct capture_fate *f = &r->fate;
     size_t n;
     if (f->arrived) {

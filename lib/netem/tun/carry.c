@@ -114,30 +114,21 @@ void carry_release(struct shuttle *s, uint64_t now_ns, enum reason forced)
     pool_give(&s->pool, slot);
 }
 
-/* NAT and radio in the order in which a packet meets them. */
-static struct link_verdict judge(struct shuttle *s, const struct offer *o)
+static enum reason ask_nat(struct shuttle *s, struct radio *r, enum netem_dir dir, const struct packet *p,
+                           uint64_t now_ns)
 {
-    const struct packet *p = &o->p;
-    struct link *l = &o->radio->link;
-    bool up = o->dir == NETEM_UP;
-    struct link_flow f = {.phone = o->phone,
-                          .peer = o->peer,
+    bool up = dir == NETEM_UP;
+    struct link_flow f = {.phone = up ? p->src : p->dst,
+                          .peer = up ? p->dst : p->src,
                           .phone_port = up ? p->sport : p->dport,
                           .peer_port = up ? p->dport : p->sport,
                           .protocol = p->protocol,
                           .syn = (p->flags & TRACE_FLAG_SYN) && !p->ack};
-    struct link_verdict v = {0};
-    if (!up && !p->later_fragment)
-        v.reason = link_nat_pass(l, &s->nat, o->dir, o->now_ns, &f);
-    if (!v.reason)
-        v = link_offer(l, o->dir, o->now_ns, o->len);
-    if (up && !v.reason && !p->later_fragment)
-        v.reason = link_nat_pass(l, &s->nat, o->dir, o->now_ns, &f);
-    return v;
+    return p->later_fragment ? REASON_NONE : link_nat_pass(&r->link, &s->nat, dir, now_ns, &f);
 }
 
-/* The log's record of an offer, or UINT64_MAX. */
-static uint64_t log_fate(struct shuttle *s, const struct offer *o, const struct link_verdict *v)
+/* The log's record of an offer, without a verdict yet; UINT64_MAX: none. */
+static uint64_t log_offer(struct shuttle *s, const struct offer *o)
 {
     struct tun_fates *f = s->c->fates;
     if (!f)
@@ -149,8 +140,6 @@ static uint64_t log_fate(struct shuttle *s, const struct offer *o, const struct 
     bool up = o->dir == NETEM_UP;
     f->at[f->n] =
         (struct tun_fate){.at_ns = o->now_ns,
-                          .depart_ns = v->depart_ns,
-                          .deliver_ns = v->deliver_ns,
                           .phone = o->phone,
                           .peer = o->peer,
                           .phone_port = up ? o->p.sport : o->p.dport,
@@ -160,34 +149,108 @@ static uint64_t log_fate(struct shuttle *s, const struct offer *o, const struct 
                           .dir = (uint8_t)o->dir,
                           .flags = (uint8_t)((o->p.flags & TRACE_FLAG_SYN && !o->p.ack ? TUN_FATE_SYN : 0) |
                                              (o->p.later_fragment ? TUN_FATE_FRAGMENT : 0)),
-                          .reason = (uint8_t)v->reason};
+                          .reason = TUN_FATE_OPEN};
     __atomic_store_n(&f->n, f->n + 1, __ATOMIC_RELEASE);
     return f->n - 1;
 }
 
+static void log_verdict(struct shuttle *s, uint64_t record, const struct link_verdict *v)
+{
+    if (record == UINT64_MAX)
+        return;
+    struct tun_fate *f = &s->c->fates->at[record];
+    f->depart_ns = v->depart_ns;
+    f->deliver_ns = v->deliver_ns;
+    f->copy_ns = v->copy_ns;
+    f->flags |= (uint8_t)((v->corrupt ? TUN_FATE_CORRUPT : 0) | (v->reordered ? TUN_FATE_REORDERED : 0));
+    f->reason = (uint8_t)v->reason;
+}
+
+static void apply_verdict(struct held *h, const struct link_verdict *v)
+{
+    h->depart_ns = v->depart_ns;
+    h->deliver_ns = v->deliver_ns;
+    h->corrupted = v->corrupt;
+    h->reordered = v->reordered;
+}
+
 /* Its sender's end of the capture sees a packet; `h` is what is known of it. */
-static void note_offer(struct shuttle *s, const struct offer *o, const struct link_verdict *v, struct held *h)
+static void note_offer(struct shuttle *s, const struct offer *o, struct held *h)
 {
     *h = (struct held){.at_ns = o->now_ns,
-                       .depart_ns = v->depart_ns,
-                       .deliver_ns = v->deliver_ns,
-                       .fate = UINT64_MAX,
+                       .fate = o->radio ? log_offer(s, o) : UINT64_MAX,
                        .record = CAPTURE_NONE,
                        .phone = o->phone,
                        .len = (uint16_t)o->len,
                        .dir = (uint8_t)o->dir};
-    if (o->radio)
-        h->fate = log_fate(s, o, v);
     if (!s->capture)
         return;
     h->record = capture_packet(s->capture, o->dir == NETEM_DOWN, o->at, o->len, o->now_ns);
     h->state = o->radio ? (uint8_t)link_state(&o->radio->link, o->now_ns) : LINK_UP;
 }
 
-static void lose(struct shuttle *s, const struct offer *o, const struct held *h, enum reason reason)
+/* The second copy, undamaged. Without room for it the driver's queue is full. */
+static void hold_copy(struct shuttle *s, struct radio *r, uint32_t slot, uint64_t copy_ns)
 {
-    drop(s, o->radio ? o->radio->group : NO_GROUP, reason, o->dir, &o->p, o->now_ns);
+    int64_t other = pool_take(&s->pool);
+    if (other < 0 || !heap_push(&s->due, copy_ns, (uint32_t)other)) {
+        count(&stats_of(s, r->group)->dropped[REASON_QUEUE_FULL], 1);
+        if (other >= 0)
+            pool_give(&s->pool, (uint32_t)other);
+        return;
+    }
+    struct held *h = &s->pool.held[other];
+    *h = s->pool.held[slot];
+    h->copy = true;
+    h->corrupted = h->reordered = false;
+    h->deliver_ns = copy_ns;
+    h->fate = UINT64_MAX;
+    h->record = CAPTURE_NONE;
+    memcpy(s->pool.packet[other], s->pool.packet[slot], h->len);
+    r->held++;
+}
+
+/* A packet in the pool is lost at once. */
+static void lose_held(struct shuttle *s, struct radio *r, uint32_t slot, enum reason reason, uint64_t now_ns)
+{
+    struct held *h = &s->pool.held[slot];
+    struct packet p;
+    packet_parse(&p, s->pool.packet[slot], h->len);
+    drop(s, r->group, reason, h->dir, &p, now_ns);
     settle(s, h, reason, 0);
+    pool_give(&s->pool, slot);
+}
+
+/* It will arrive. */
+static void hold(struct shuttle *s, struct radio *r, uint32_t slot, const struct link_verdict *v,
+                 uint64_t now_ns)
+{
+    uint8_t *at = s->pool.packet[slot];
+    if (!heap_push(&s->due, v->deliver_ns, slot)) {
+        lose_held(s, r, slot, REASON_QUEUE_FULL, now_ns);
+        return;
+    }
+    r->held++;
+    if (v->copy_ns)
+        hold_copy(s, r, slot, v->copy_ns);
+    if (v->corrupt && v->corrupt_bit / 8 < s->pool.held[slot].len)
+        at[v->corrupt_bit / 8] ^= (uint8_t)(0x80 >> v->corrupt_bit % 8);
+}
+
+void carry_decided(struct shuttle *s, struct radio *r, uint32_t slot, struct link_verdict v, uint64_t now_ns)
+{
+    struct held *h = &s->pool.held[slot];
+    struct packet p;
+    if (h->dir == NETEM_UP && !v.reason) {
+        packet_parse(&p, s->pool.packet[slot], h->len);
+        v.reason = ask_nat(s, r, NETEM_UP, &p, now_ns);
+    }
+    log_verdict(s, h->fate, &v);
+    apply_verdict(h, &v);
+    if (v.reason)
+        lose_held(s, r, slot, v.reason, now_ns);
+    else
+        hold(s, r, slot, &v, now_ns);
 }
 
 /* Whose packet it is; false: nobody's concern. */
@@ -208,8 +271,56 @@ static bool address(struct shuttle *s, struct offer *o)
     return true;
 }
 
-/* Hot path: a packet was read into `at`; pool slot `slot`, or -1 when the pool is empty. True: the slot is
- * kept. */
+/* NAT and radio in the order in which a packet meets them, but for a drop-head queue. */
+static struct link_verdict judge(struct shuttle *s, const struct offer *o)
+{
+    struct link_verdict v = link_offer(&o->radio->link, o->dir, o->now_ns, o->len);
+    if (o->dir == NETEM_UP && !v.reason)
+        v.reason = ask_nat(s, o->radio, o->dir, &o->p, o->now_ns);
+    return v;
+}
+
+static void lose(struct shuttle *s, const struct offer *o, struct held *h, const struct link_verdict *v)
+{
+    log_verdict(s, h->fate, v);
+    apply_verdict(h, v);
+    drop(s, o->radio ? o->radio->group : NO_GROUP, v->reason, o->dir, &o->p, o->now_ns);
+    settle(s, h, v->reason, 0);
+}
+
+/* The radio has it; true: the slot is kept. */
+static bool offer(struct shuttle *s, const struct offer *o, struct held *h, int64_t slot)
+{
+    struct radio *r = o->radio;
+    bool full;
+    struct waiting *w = waiting_of(s, r, o->dir, &full);
+    struct link_verdict v = {.reason = full ? REASON_QUEUE_FULL : REASON_NONE};
+    if (w && slot >= 0) {
+        s->pool.held[slot] = *h;
+        waiting_put(s, r, w, (uint32_t)slot, o->now_ns);
+        return true;
+    }
+    if (!full && !w)
+        v = judge(s, o);
+    if (!v.reason && slot < 0)
+        v.reason = REASON_QUEUE_FULL;
+    if (v.reason) {
+        lose(s, o, h, &v);
+        return false;
+    }
+    log_verdict(s, h->fate, &v);
+    apply_verdict(h, &v);
+    if (v.deliver_ns <= o->now_ns && !r->held && !v.copy_ns && !v.corrupt) {
+        deliver(s, r, h, &o->p, o->at, o->now_ns);
+        return false;
+    }
+    s->pool.held[slot] = *h;
+    hold(s, r, (uint32_t)slot, &v, o->now_ns);
+    return true;
+}
+
+/* Hot path: a packet was read into `at`, which is pool slot `slot`, or -1 when the pool is empty. True: the
+ * slot is kept. */
 static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint32_t len, int64_t slot)
 {
     struct offer o = {.at = at, .len = len, .dir = dir, .now_ns = clock_mono_ns()};
@@ -220,23 +331,14 @@ static bool take(struct shuttle *s, enum netem_dir dir, const uint8_t *at, uint3
     struct tun_stats *stats = stats_of(s, r ? r->group : NO_GROUP);
     count(dir == NETEM_UP ? &stats->packets_up : &stats->packets_down, 1);
     count(dir == NETEM_UP ? &stats->bytes_up : &stats->bytes_down, len);
+    note_offer(s, &o, &h);
     struct link_verdict v = {.reason = REASON_NO_ROUTE};
     if (r)
-        v = judge(s, &o);
-    note_offer(s, &o, &v, &h);
-    if (!v.reason && v.deliver_ns <= o.now_ns && !r->held) {
-        deliver(s, r, &h, &o.p, at, o.now_ns);
-        return false;
-    }
-    if (!v.reason && (slot < 0 || !heap_push(&s->due, v.deliver_ns, (uint32_t)slot)))
-        v.reason = REASON_QUEUE_FULL;
-    if (v.reason) {
-        lose(s, &o, &h, v.reason);
-        return false;
-    }
-    s->pool.held[slot] = h;
-    r->held++;
-    return true;
+        v.reason = dir == NETEM_DOWN ? ask_nat(s, r, dir, &o.p, o.now_ns) : REASON_NONE;
+    if (!v.reason)
+        return offer(s, &o, &h, slot);
+    lose(s, &o, &h, &v);
+    return false;
 }
 
 void carry_batch(struct shuttle *s, enum netem_dir dir)

@@ -19,7 +19,8 @@ enum tun_fate_kind {
 #define TUN_FATE_SYN       0x01 /* TCP SYN without ACK */
 #define TUN_FATE_FRAGMENT  0x02 /* a later fragment: no ports, the NAT lets it pass */
 #define TUN_FATE_CORRUPT   0x04
-#define TUN_FATE_DUPLICATE 0x08
+#define TUN_FATE_REORDERED 0x08
+#define TUN_FATE_OPEN      255  /* as a reason: still in a drop-head queue when the log was read */
 #define TUN_FATE_FINAL     0x80 /* `finally` and `handed_ns` say what really happened */
 
 struct tun_fate {

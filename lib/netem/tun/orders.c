@@ -24,7 +24,9 @@ void orders_in_band(struct shuttle *s, const struct packet *p, const uint8_t *at
     } else if (order.op == NETEM_ATTACH) {
         radio_log(s, r, TUN_FATE_ATTACH, now_ns, 0);
         link_attach(&r->link, now_ns);
+        r->era = link_address_era(&r->link, now_ns); /* it knows */
     }
+    waiting_check(s, r, now_ns);
     radio_watch(s, r, now_ns);
 }
 
@@ -45,6 +47,7 @@ static void obey(struct shuttle *s, struct radio *r, const struct shuttle_order 
         radio_log(s, r, TUN_FATE_ATTACH, now_ns, 0);
         link_attach(&r->link, now_ns);
     }
+    waiting_check(s, r, now_ns);
     radio_watch(s, r, now_ns);
 }
 
@@ -80,31 +83,11 @@ static int change(struct shuttle *s, const struct shuttle_order *o)
     return 0;
 }
 
-/* What lives on when a radio's network changes: order, what waits for the rate, NAT mappings, orders given.
- */
-static void link_resume(struct link *l, const struct link *old)
-{
-    for (int d = 0; d < 2; d++) {
-        l->way[d].free_ns = old->way[d].free_ns;
-        l->way[d].deliver_ns = old->way[d].deliver_ns;
-    }
-    l->forced_from_ns = old->forced_from_ns;
-    l->forced_until_ns = old->forced_until_ns;
-    l->detached_ns = old->detached_ns;
-    l->attached_ns = old->attached_ns;
-    l->detached = old->detached;
-    l->nat_era = old->nat_era;
-    l->active_ns = old->active_ns;
-    l->woken = old->woken;
-}
-
-/* A fresh link of the new network that goes on where the old one stood. */
 static void move(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
-    struct link old = r->link;
     radio_log(s, r, TUN_FATE_PROFILE, now_ns, 0);
-    link_init(&r->link, s->groups[r->group].profile, s->c->seed, radio_phone(s, r), now_ns);
-    link_resume(&r->link, &old);
+    link_change(&r->link, s->groups[r->group].profile, now_ns);
+    waiting_flush(s, r, now_ns, REASON_NONE);
     r->timer_ns = UINT64_MAX;
     radio_watch(s, r, now_ns);
 }
@@ -138,7 +121,7 @@ static int set_profile(struct shuttle *s, const struct shuttle_order *o, struct 
     struct group_state *g = &s->groups[o->group];
     const struct tun_group *of = &s->c->groups[o->group];
     g->profile = p;
-    s->watches = s->watches || p->handover.every_ns;
+    s->watches = s->watches || radio_tells(p);
     now_ns = clock_mono_ns();
     for (uint32_t i = 0; i < of->count && !s->calm; i++) {
         struct radio *r = &s->radios[(of->first + i) & 0xFFFF];
@@ -163,7 +146,7 @@ static void begin(struct shuttle *s)
         bool detached = r->link.detached;
         radio_log(s, r, TUN_FATE_PROFILE, now_ns, 0);
         radio_init_link(s, r, now_ns);
-        r->link.nat_era = era;
+        r->link.nat_era = r->era = era;
         if (detached)
             link_detach(&r->link, now_ns);
         radio_watch(s, r, now_ns);

@@ -30,6 +30,7 @@ void radio_init_link(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
     const struct group_state *g = &s->groups[r->group];
     r->timer_ns = UINT64_MAX;
+    r->era = 0;
     link_init(&r->link, s->calm ? &calm_weather : g->profile, s->c->seed, radio_phone(s, r), now_ns);
     if (g->blackout_until_ns > now_ns) {
         link_blackout(&r->link, now_ns, g->blackout_until_ns);
@@ -94,24 +95,32 @@ static void tell_moved(struct shuttle *s, const struct radio *r)
         count(&stats_of(s, r->group)->moved, 1);
 }
 
+bool radio_tells(const struct netem_profile *p)
+{
+    return p->handover_loses_ppm || p->blackout_loses_ppm;
+}
+
 static void note_state(struct shuttle *s, struct radio *r, uint64_t now_ns)
 {
-    static const uint8_t reasons[] = {[LINK_HANDOVER] = REASON_HANDOVER,
-                                      [LINK_HANDOVER_LOSES] = REASON_HANDOVER,
-                                      [LINK_BLACKOUT] = REASON_BLACKOUT,
-                                      [LINK_DETACHED] = REASON_DETACHED};
-    enum link_state state = link_state(&r->link, now_ns), before = r->state;
-    if (state == before)
+    static const uint8_t reasons[LINK_STATE_COUNT] = {
+        [LINK_HANDOVER] = REASON_HANDOVER,       [LINK_HANDOVER_LOSES] = REASON_HANDOVER,
+        [LINK_CELL] = REASON_HANDOVER,           [LINK_BLACKOUT] = REASON_BLACKOUT,
+        [LINK_BLACKOUT_LOSES] = REASON_BLACKOUT, [LINK_DETACHED] = REASON_DETACHED};
+    uint32_t era = link_address_era(&r->link, now_ns);
+    if (era != r->era) {
+        r->era = era;
+        tell_moved(s, r);
+    }
+    enum link_state state = link_state(&r->link, now_ns);
+    if (state == r->state)
         return;
     r->state = (uint8_t)state;
-    if (before == LINK_HANDOVER_LOSES)
-        tell_moved(s, r);
     struct trace_event e = {.ts_ns = now_ns,
                             .user = radio_phone(s, r),
                             .arg = state,
                             .node = TRACE_NODE_LINK,
                             .hop = HOP_LINK_STATE,
-                            .reason = state < sizeof reasons ? reasons[state] : REASON_NONE};
+                            .reason = reasons[state]};
     trace_emit(s->writer, &e);
 }
 

@@ -27,14 +27,15 @@ static int start(struct shuttle *s, struct err_ctx *ctx)
     s->radios = map_zeroed(RADIOS * sizeof *s->radios);
     s->group_of = map_zeroed(RADIOS * sizeof *s->group_of);
     if (!s->radios || !s->group_of || pool_init(&s->pool) || heap_init(&s->due, HELD_MAX) ||
-        heap_init(&s->states, RADIOS * 2) || link_nat_init(&s->nat, NAT_FLOWS))
+        heap_init(&s->heads, RADIOS * 4) || heap_init(&s->states, RADIOS * 2) ||
+        link_nat_init(&s->nat, NAT_FLOWS))
         return err_set(ctx, ERR_NOMEM, "out of memory");
     memset(s->group_of, 0xFF, RADIOS * sizeof *s->group_of);
     s->watches = s->c->trace_dir;
     for (uint32_t g = 0; g < s->c->groups_n; g++) {
         const struct tun_group *of = &s->c->groups[g];
         s->groups[g].profile = &of->profile;
-        s->watches = s->watches || of->profile.handover.every_ns;
+        s->watches = s->watches || radio_tells(&of->profile);
         for (uint32_t i = 0; i < of->count; i++)
             s->group_of[(of->first + i) & 0xFFFF] = (uint16_t)g;
     }
@@ -61,12 +62,15 @@ static void loop(struct shuttle *s)
         uint64_t now_ns = clock_mono_ns(), next_ns = heap_first_ns(&s->due);
         if (heap_first_ns(&s->states) < next_ns)
             next_ns = heap_first_ns(&s->states);
+        if (heap_first_ns(&s->heads) < next_ns)
+            next_ns = heap_first_ns(&s->heads);
         uint64_t left = next_ns > now_ns ? next_ns - now_ns : 0;
         struct timespec wait = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
         int n = ppoll(fds, 3, next_ns == UINT64_MAX ? NULL : &wait, &none);
         if (getppid() != owner && n < 0)
             s->stop = s->orphaned = true;
         now_ns = clock_mono_ns();
+        waiting_run(s, now_ns);
         while (heap_first_ns(&s->due) <= now_ns)
             carry_release(s, now_ns, REASON_NONE);
         radio_run_states(s, now_ns);
@@ -79,6 +83,9 @@ static void loop(struct shuttle *s)
         if (fds[1].revents)
             carry_batch(s, NETEM_DOWN);
     }
+    for (uint32_t i = 0; i < RADIOS; i++)
+        if (s->radios[i].live)
+            waiting_flush(s, &s->radios[i], clock_mono_ns(), REASON_RUN_END);
     while (s->due.count)
         carry_release(s, clock_mono_ns(), REASON_RUN_END);
 }

@@ -52,11 +52,23 @@ struct shuttle_config {
 
 struct radio {
     struct link link;
-    uint64_t timer_ns; /* when its state is looked at next; UINT64_MAX: not */
-    uint32_t held;
+    uint64_t timer_ns;          /* when its state is looked at next; UINT64_MAX: not */
+    uint32_t held;              /* packets that have a verdict and wait for their time */
+    uint32_t era;               /* link_address_era, as the phone knows it */
+    struct waiting *waiting[2]; /* of directions with a drop-head queue, made when needed */
     uint16_t group;
     uint8_t state; /* enum link_state, as last seen */
     bool live;
+};
+
+/* A drop-head queue: what waits has no verdict yet, and is in the pool in the order of arrival. */
+#define WAITING_MAX 8192
+struct waiting {
+    struct link_head head;
+    struct link_waiting ring[WAITING_MAX];
+    uint32_t slot[WAITING_MAX];
+    uint32_t first, next; /* of `slot`, modulo WAITING_MAX */
+    uint64_t timer_ns;    /* its entry in shuttle.heads that counts */
 };
 
 /* What a group is told while it runs, for radios that are heard later. */
@@ -71,6 +83,7 @@ struct shuttle {
     const struct shuttle_config *c;
     struct pool pool;
     struct heap due;    /* of packets */
+    struct heap heads;  /* of drop-head queues, by radio * 2 + direction */
     struct heap states; /* of radios whose state may change; only when somebody is told of it */
     struct radio *radios;
     uint16_t *group_of; /* by the low half of the address */
@@ -112,10 +125,25 @@ void radio_run_states(struct shuttle *s, uint64_t now_ns);
 void radio_log(struct shuttle *s, const struct radio *r, enum tun_fate_kind kind, uint64_t now_ns,
                uint64_t until_ns);
 
+/* Whether somebody must be told of this network's changes of state. */
+bool radio_tells(const struct netem_profile *p);
+
 /* carry.c: packets from one side to the other. */
 void carry_batch(struct shuttle *s, enum netem_dir dir);
 /* The packet that is due first arrives, or is lost after all (`forced`: for this reason). */
 void carry_release(struct shuttle *s, uint64_t now_ns, enum reason forced);
+/* The packet in pool slot `slot` has a verdict. */
+void carry_decided(struct shuttle *s, struct radio *r, uint32_t slot, struct link_verdict v, uint64_t now_ns);
+
+/* waiting.c: drop-head queues. NULL: this direction has none, or there is no memory for one (*full). */
+struct waiting *waiting_of(struct shuttle *s, struct radio *r, enum netem_dir dir, bool *full);
+/* Give verdicts that are due, put a packet at the end, and be back for the next. */
+void waiting_put(struct shuttle *s, struct radio *r, struct waiting *w, uint32_t slot, uint64_t now_ns);
+void waiting_run(struct shuttle *s, uint64_t now_ns);
+/* After an order changed the radio's link: give the verdicts that follow. */
+void waiting_check(struct shuttle *s, struct radio *r, uint64_t now_ns);
+/* All that waits is offered anew, to the link as it is now; `forced`: or lost for this reason. */
+void waiting_flush(struct shuttle *s, struct radio *r, uint64_t now_ns, enum reason forced);
 
 /* orders.c: what the owner and the phones say. */
 void orders_take(struct shuttle *s);
