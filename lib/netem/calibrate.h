@@ -40,8 +40,8 @@ enum calibrate_kind {
     CALIBRATE_DELAY,   /* sparse, so that nothing queues: delay quantiles, jitter correlation */
     CALIBRATE_REORDER, /* packets closer than the delay */
     CALIBRATE_FULL,    /* more than the rate: rate or trace, queue */
-    CALIBRATE_OUTAGE,  /* probes: blackouts and handovers */
-    CALIBRATE_HOLD,    /* probes: stalls and handovers between cells */
+    CALIBRATE_OUTAGE,  /* probes: blackouts; another phase for handovers */
+    CALIBRATE_HOLD,    /* probes: stalls; another phase for handovers between cells */
     CALIBRATE_SLEEP,   /* silences: promotions and DRX */
     CALIBRATE_NAT,     /* silences: expiry */
     CALIBRATE_WHOLE,   /* all at once, only for drivers that tell reasons: loss outside of outages */
@@ -57,12 +57,16 @@ struct calibrate_phase {
         uint64_t packets, gap_ns; /* packet i is offered at i * gap; packets 0: none this way */
         uint32_t bytes;           /* of IP, all headers included */
     } way[2];
-    /* SLEEP and NAT: instead of a gap, packet i comes silence_ns[i % silences] after packet i - 1, either
-     * way. NAT: each packet of one flow goes down, and only if it is lost a new flow goes up first (the
-     * driver's to do). */
-    uint64_t silence_ns[CALIBRATE_SILENCES];
+    /* SLEEP and NAT: one sequence of `turns` packets instead; packet i comes calibrate_silence(phase, i)
+     * after packet i - 1, in the direction calibrate_turn(phase, i). NAT: all go down in one flow; the driver
+     * opens it by a packet up first (which it does not tell), and again, at once, whenever one has expired.
+     */
+    uint64_t turns;
+    uint64_t silence_ns[CALIBRATE_SILENCES], spread_ns[CALIBRATE_SILENCES];
     uint32_t silences;
 };
+uint64_t calibrate_silence(const struct calibrate_phase *phase, uint64_t i);
+enum netem_dir calibrate_turn(const struct calibrate_phase *phase, uint64_t i);
 
 struct calibrate_options {
     enum netem_driver driver;
@@ -94,6 +98,9 @@ void calibrate_free(struct calibrate *c); /* NULL is fine */
 /* Phase number i, or NULL past the end. */
 const struct calibrate_phase *calibrate_phase(const struct calibrate *c, unsigned i);
 
+/* When the link of phase i began, if not with its first packet: Mahimahi traces and lists of blackouts count
+ * from there. */
+void calibrate_began(struct calibrate *c, unsigned i, uint64_t ns);
 /* What became of a packet of phase i: in order of offered_ns in each direction, every packet that was
  * offered, no other ones. Packets beyond the plan are counted as well, up to CALIBRATE_PACKETS_MAX. */
 void calibrate_see(struct calibrate *c, unsigned i, const struct calibrate_packet *p);
@@ -101,6 +108,9 @@ void calibrate_see(struct calibrate *c, unsigned i, const struct calibrate_packe
  * Optional: with it every outage is compared with its own length, without it only their distribution is. In
  * order of time. */
 void calibrate_see_window(struct calibrate *c, unsigned i, uint64_t start_ns, uint64_t length_ns);
+/* Drives phase i by the link model itself, in virtual time (tells_reasons, exact). ERR_NOMEM. */
+int calibrate_run_model(struct calibrate *c, unsigned i, const struct calibrate_phase *phase, uint64_t seed,
+                        struct err_ctx *ctx);
 /* The driver does not do this phase, or not this kind of thing, because `why` (a static sentence). */
 void calibrate_lacks(struct calibrate *c, enum calibrate_kind kind, const char *why);
 
