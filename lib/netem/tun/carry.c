@@ -79,8 +79,10 @@ static void deliver(struct shuttle *s, struct radio *r, const struct held *h, co
 {
     struct tun_stats *stats = stats_of(s, r->group);
     if (write(s->c->tun_fd[h->dir == NETEM_UP], at, h->len) != (ssize_t)h->len) {
-        drop(s, r->group, REASON_QUEUE_FULL, h->dir, p, now_ns);
-        settle(s, h, REASON_QUEUE_FULL, 0);
+        /* a flipped bit may have made it no IPv4 packet at all, which no kernel takes */
+        enum reason reason = h->corrupted ? REASON_CORRUPT : REASON_QUEUE_FULL;
+        drop(s, r->group, reason, h->dir, p, now_ns);
+        settle(s, h, reason, 0);
         return;
     }
     settle(s, h, REASON_NONE, now_ns);
@@ -101,7 +103,7 @@ void carry_release(struct shuttle *s, uint64_t now_ns, enum reason forced)
     uint32_t slot = heap_pop(&s->due);
     struct held *h = &s->pool.held[slot];
     struct radio *r = &s->radios[h->phone & 0xFFFF];
-    struct packet p;
+    struct packet p = {0}; /* damaged, it may be no packet any more */
     packet_parse(&p, s->pool.packet[slot], h->len);
     r->held--;
     enum reason reason = forced ? forced : link_recheck(&r->link, h->dir, h->depart_ns);
@@ -214,7 +216,7 @@ static void hold_copy(struct shuttle *s, struct radio *r, uint32_t slot, uint64_
 static void lose_held(struct shuttle *s, struct radio *r, uint32_t slot, enum reason reason, uint64_t now_ns)
 {
     struct held *h = &s->pool.held[slot];
-    struct packet p;
+    struct packet p = {0};
     packet_parse(&p, s->pool.packet[slot], h->len);
     drop(s, r->group, reason, h->dir, &p, now_ns);
     settle(s, h, reason, 0);
