@@ -4,6 +4,7 @@
 #define CHAT_NETEM_CALIBRATE_H
 
 #include "netem/calibrate.h"
+#include "util/opt.h"
 
 struct calibrate_driver {
     enum netem_driver kind;
@@ -18,5 +19,8 @@ struct calibrate_driver {
 };
 
 extern const struct calibrate_driver calibrate_model;
+
+/* Exit status 0: every row passes; 1: one fails; 2: else, one is unknown. */
+int tool_calibrate(const struct opt_set *o, int *status, struct err_ctx *err);
 
 #endif

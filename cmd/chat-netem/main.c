@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd/chat-netem/calibrate.h"
 #include "cmd/chat-netem/device.h"
 #include "cmd/chat-netem/proxy.h"
 #include "cmd/chat-netem/tool.h"
@@ -25,6 +26,8 @@ static const struct opt_command commands[] = {
      "put a profile on a device by the kernel's sch_netem: until clear, for a time, or while CMD runs", 2, 2},
     {"show-dev", "DEV", "our rules on a device, read back from the kernel", 1, 1},
     {"clear", "DEV", "take our rules off a device", 1, 1},
+    {"calibrate", "PROFILE|all", "are the links true? what was asked against what packets see, with tests", 1,
+     1},
     {"proxy", "", "a TCP relay that injects faults, also by WebSocket frame; needs no root", 0, 0},
     {0}};
 
@@ -33,7 +36,7 @@ static const struct opt_tool tool = {
     .summary = "network links as phones have them, in user space",
     .description =
         "PROFILE is a name (chat-netem list), a JSON file, or inline, or a name with overrides: "
-        "'rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB', 'lte-lossy,loss=1%'. "
+        "'rate=10mbit,delay=40ms,jitter=5ms,loss=2%,burst=4,queue=64kB', 'lte-good+handover+loss=1%'. "
         "Each value holds for "
         "each direction, delay is one-way; up.rate=, down.loss= set one direction.\n\n"
         "run makes two network namespaces, near (where CMD runs, every address of 198.18.0.0/16 a "
@@ -69,7 +72,7 @@ static int list(void)
 {
     const char *name, *summary;
     for (unsigned i = 0; netem_profile_list(i, &name, &summary); i++)
-        printf("%-12s %s\n", name, summary);
+        printf("%-16s %s\n", name, summary);
     return 0;
 }
 
@@ -116,6 +119,8 @@ int main(int argc, char **argv)
             rc = tool_apply(set, &status, &err);
         else if (!strcmp(command, "show-dev"))
             rc = tool_show_dev(set, &err);
+        else if (!strcmp(command, "calibrate"))
+            rc = tool_calibrate(set, &status, &err);
         else if (!strcmp(command, "clear"))
             rc = tool_clear(set, &err);
         else

@@ -16,8 +16,11 @@
 uint64_t calibrate_silence(const struct calibrate_phase *phase, uint64_t i)
 {
     uint64_t k = i % phase->silences;
-    /* the golden ratio's multiples fill the spread evenly */
-    uint64_t share = (i / phase->silences * 0x9e3779b97f4a7c15ull) >> 32;
+    /* anywhere in the spread, whatever the silences before were (splitmix64's mixer) */
+    uint64_t z = (i + 1) * 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    uint64_t share = (z ^ (z >> 31)) >> 32;
     return phase->silence_ns[k] + (uint64_t)(((unsigned __int128)phase->spread_ns[k] * share) >> 32);
 }
 
