@@ -265,7 +265,7 @@ int loadgen_raise_files(uint64_t sockets, struct err_ctx *ctx)
     l.rlim_cur = l.rlim_max;
     setrlimit(RLIMIT_NOFILE, &l);
     if (sockets + SPARE_FILES > l.rlim_cur)
-        return err_set(ctx, ERR_LIMIT,
+        return err_set(ctx, ERR_UNAVAILABLE,
                        "%" PRIu64
                        " sockets need as many open files; the hard limit of a process here is %" PRIu64
                        " (RLIMIT_NOFILE)",
