@@ -217,13 +217,13 @@ double stats_runs_p(const struct netem_direction *d, const uint64_t *runs, uint6
         asked += p[k] * (double)runs_n;
         seen += (double)runs[k];
         left -= p[k];
-        bool last = k == RUNS_MAX - 1 || left * (double)runs_n < 8;
+        bool last = k == RUNS_MAX - 1 || left * (double)runs_n < 20;
         if (last) { /* and all that is longer */
             for (k++; k < RUNS_MAX; k++)
                 seen += (double)runs[k];
             asked += left > 0 ? left * (double)runs_n : 0;
         }
-        if (asked < 5 && !last)
+        if (asked < 20 && !last)
             continue;
         x += asked > 0 ? (seen - asked) * (seen - asked) / asked : 0;
         ++*bins;
