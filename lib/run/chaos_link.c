@@ -1,4 +1,7 @@
 /* The links of a run: one group a population, and what faults make of them. */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "run/chaos_impl.h"
@@ -137,9 +140,26 @@ int chaos_link_fault(struct chaos *c, uint32_t index, struct err_ctx *ctx)
     return apply(c, index, true, ctx);
 }
 
+/* A run whose links died, or were not served in time, says nothing about what it was to try. */
+static void doubt_links(struct chaos *c)
+{
+    struct pollfd p = {tun_world_fd(c->tun), POLLIN, 0};
+    struct tun_stats s;
+    if (c->doubt[0])
+        return;
+    if (poll(&p, 1, 0) == 1)
+        snprintf(c->doubt, sizeof c->doubt, "the links' process died");
+    else if (tun_world_stats(c->tun, "*", &s) == 0 && s.overrun)
+        snprintf(c->doubt, sizeof c->doubt,
+                 "this machine was too slow for the links: %" PRIu64 " packets were lost before them",
+                 s.overrun);
+}
+
 int chaos_links_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx)
 {
     int rc = 0;
+    if (c->tun)
+        doubt_links(c);
     for (uint32_t i = 0; i < c->s.faults_n && c->link_faults && !rc; i++) {
         if (!(c->link_faults >> i & 1) || c->link_until[i] > now)
             continue;
