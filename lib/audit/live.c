@@ -204,6 +204,21 @@ void live_member_row(struct live *l, const struct member_row *m)
     c->members_n++;
 }
 
+uint32_t live_members(const struct live *l, uint64_t chat, struct live_now *out, uint32_t max)
+{
+    const struct live_chat *c = live_chat(l, chat);
+    uint32_t n = 0;
+    for (uint32_t i = 0; c && i < c->members_n && n < max; i++)
+        if (c->members[i].to == UINT64_MAX)
+            out[n++] = (struct live_now){c->members[i].user, c->members[i].role};
+    return n;
+}
+
+bool live_knows(const struct live *l, uint64_t chat)
+{
+    return live_chat(l, chat) != NULL;
+}
+
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device)
 {
     uint32_t lo = 0, hi = c->seats_n;

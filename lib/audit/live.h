@@ -75,6 +75,14 @@ void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uin
 /* The device lost what it knew. */
 void live_forgot(struct live *l, uint64_t user, uint32_t device);
 
+/* Who is in a chat now, invited ones (role 2) too; at most `max`. Returns how many. */
+struct live_now {
+    uint64_t user;
+    uint8_t role;
+};
+uint32_t live_members(const struct live *l, uint64_t chat, struct live_now *out, uint32_t max);
+bool live_knows(const struct live *l, uint64_t chat);
+
 /* ---- the end ---- */
 
 /* Faults are over: has everybody everything, and every outbox its answer? */

@@ -33,6 +33,12 @@ static int check_machine(struct chaos *c, struct err_ctx *ctx)
 {
     for (uint32_t i = 0; i < c->s.load_n; i++)
         c->linked |= c->s.load[i].link[0] != 0;
+    for (uint32_t i = 0; i < c->s.faults_n; i++) {
+        if (fault_only_simulated(c->s.faults[i].what))
+            return err_set(ctx, ERR_UNSUPPORTED,
+                           "%s: faults.%s: %s exists in the simulated world only (--world sim)", c->s.path,
+                           c->s.faults[i].name, fault_name(c->s.faults[i].what));
+    }
     c->addr = c->linked ? NETEM_FAR_ADDR : LOOPBACK;
     if (c->linked && geteuid() != 0)
         return err_set(ctx, ERR_PERM,

@@ -192,7 +192,22 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
         if (strcmp(f->target, "*") != 0 && !scenario_find_link(s, f->target))
             return scenario_error(at, ERR_INVALID, "there is no link named '%s'", f->target);
         return 0;
+    case FAULT_REMOVE_MEMBER:
+        if (!scenario_find_load(s, f->target))
+            return scenario_error(at, ERR_INVALID, "there is no population named '%s'", f->target);
+        return 0;
+    case FAULT_CLOCK_JUMP:
+        if (strcmp(f->target, "server") != 0 && strcmp(f->target, "phones") != 0)
+            return scenario_error(at, ERR_INVALID, "must be \"server\" or \"phones\"");
+        return 0;
+    case FAULT_DO_COUNT:
+        BUG_ON("no fault");
+        return 0;
     case FAULT_KILL_SERVER:
+    case FAULT_POWER_CUT:
+    case FAULT_RESTORE:
+    case FAULT_DISK_FULL:
+    case FAULT_SYNC_FAILS:
         if (!f->target[0])
             memcpy(f->target, "server", sizeof "server");
         if (strcmp(f->target, "server") != 0)

@@ -5,12 +5,19 @@
 #include "scenario/scenario_impl.h"
 #include "util/units.h"
 
-static const char *const names[] = {"kill-socket",    "kill-server", "blackout",
-                                    "network-change", "link",        "detach"};
+static const char *const names[] = {"kill-socket", "kill-server", "blackout",   "network-change",
+                                    "link",        "detach",      "power-cut",  "restore",
+                                    "disk-full",   "sync-fails",  "clock-jump", "remove-member"};
+_Static_assert(sizeof names / sizeof *names == FAULT_DO_COUNT, "each fault has its name");
 
 const char *fault_name(enum fault_do what)
 {
     return names[what];
+}
+
+bool fault_only_simulated(enum fault_do what)
+{
+    return what >= FAULT_POWER_CUT;
 }
 
 bool fault_by_name(enum fault_do *what, const char *name)
@@ -32,7 +39,9 @@ bool fault_hits(const struct scenario_fault *f, const struct scenario_population
 void fault_describe(char *out, size_t size, const struct scenario_fault *f)
 {
     char span[32], share[32] = "";
-    units_show_duration(span, f->what == FAULT_KILL_SERVER ? f->restart : f->duration);
+    bool again = f->what == FAULT_KILL_SERVER || f->what == FAULT_POWER_CUT || f->what == FAULT_SYNC_FAILS;
+    uint64_t by = (uint64_t)(f->by < 0 ? -f->by : f->by);
+    units_show_duration(span, again ? f->restart : f->what == FAULT_CLOCK_JUMP ? by : f->duration);
     if (f->share_ppm != 1000000)
         snprintf(share, sizeof share, "%.4g%% of ", f->share_ppm / 1e4);
     switch (f->what) {
@@ -52,6 +61,25 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
     case FAULT_NETWORK_CHANGE:
         snprintf(out, size, "%s of %s%s%s", names[f->what], share, f->target,
                  f->mid_frame ? ", in the middle of a frame" : "");
+        break;
+    case FAULT_POWER_CUT:
+    case FAULT_SYNC_FAILS:
+        snprintf(out, size, "%s, again after %s", names[f->what], span);
+        break;
+    case FAULT_RESTORE:
+        snprintf(out, size, "the store is put back by %s", span);
+        break;
+    case FAULT_DISK_FULL:
+        snprintf(out, size, "disk full for %s", span);
+        break;
+    case FAULT_CLOCK_JUMP:
+        snprintf(out, size, "clock of the %s jumps %s by %s", f->target, f->by < 0 ? "back" : "ahead", span);
+        break;
+    case FAULT_REMOVE_MEMBER:
+        snprintf(out, size, "somebody is removed from %schats of %s, back after %s", share, f->target, span);
+        break;
+    case FAULT_DO_COUNT:
+        break;
     }
 }
 

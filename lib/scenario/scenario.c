@@ -7,6 +7,7 @@
 #include "scenario/judge.h"
 #include "scenario/scenario_impl.h"
 #include "util/clock.h"
+#include "util/units.h"
 
 #define NEAR_NET        0xC6120000u /* 198.18.0.0/16 */
 #define ADDRESSES_FIRST 256u
@@ -101,7 +102,8 @@ static int read_do(struct place *at, void *out, const json_t *v)
     if (s && fault_by_name(&f->what, s))
         return 0;
     return scenario_error(at, ERR_INVALID,
-                          "must be one of kill-socket, kill-server, blackout, network-change, link, detach");
+                          "must be one of kill-socket, kill-server, blackout, network-change, link, detach, "
+                          "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member");
 }
 
 static int read_when(struct place *at, void *out, const json_t *v)
@@ -125,6 +127,18 @@ static int read_signal(struct place *at, void *out, const json_t *v)
     return scenario_error(at, ERR_INVALID, "must be one of KILL, TERM, STOP, INT, QUIT, ABRT, SEGV");
 }
 
+/* A duration that may be negative. */
+static int read_by(struct place *at, void *out, const json_t *v)
+{
+    const char *text = json_string_value(v);
+    uint64_t ns;
+    bool back = text && *text == '-';
+    if (!text || units_duration(&ns, text + back, NULL) || ns > INT64_MAX)
+        return scenario_error(at, ERR_INVALID, "must be a duration like \"5s\" or \"-5s\"");
+    ((struct scenario_fault *)out)->by = back ? -(int64_t)ns : (int64_t)ns;
+    return 0;
+}
+
 /* Keys that mean nothing for this kind of fault are refused: a fault that does less than it says would pass
  * unseen. */
 static int check_fault_keys(struct place *at, const struct scenario_fault *f, const json_t *v)
@@ -133,18 +147,25 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
         const char *key;
         unsigned kinds;
     } keys[] = {{"share", 1u << FAULT_KILL_SOCKET | 1u << FAULT_NETWORK_CHANGE | 1u << FAULT_BLACKOUT |
-                              1u << FAULT_DETACH},
+                              1u << FAULT_DETACH | 1u << FAULT_REMOVE_MEMBER},
                 {"when", 1u << FAULT_KILL_SOCKET},
                 {"signal", 1u << FAULT_KILL_SERVER},
-                {"restart", 1u << FAULT_KILL_SERVER},
+                {"restart", 1u << FAULT_KILL_SERVER | 1u << FAULT_POWER_CUT | 1u << FAULT_RESTORE |
+                                1u << FAULT_SYNC_FAILS},
+                {"by", 1u << FAULT_CLOCK_JUMP},
                 {"set", 1u << FAULT_LINK},
-                {"for", 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH}};
+                {"for", 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH | 1u << FAULT_RESTORE |
+                            1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (json_object_get(v, keys[i].key) && !(keys[i].kinds >> f->what & 1))
             return scenario_error(at, ERR_INVALID, "%s means nothing for %s", keys[i].key,
                                   fault_name(f->what));
     }
-    if ((f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH) && !f->duration)
+    bool lasts = f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_RESTORE ||
+                 f->what == FAULT_DISK_FULL;
+    if (f->what == FAULT_CLOCK_JUMP && !f->by)
+        return scenario_error(at, ERR_INVALID, "clock-jump lacks the key by");
+    if (lasts && !f->duration)
         return scenario_error(at, ERR_INVALID, "%s lacks the key for", fault_name(f->what));
     if (f->what == FAULT_LINK && !f->set[0])
         return scenario_error(at, ERR_INVALID, "link lacks the key set");
@@ -162,6 +183,7 @@ static int read_fault(struct place *at, void *out, const json_t *v)
                                           CUSTOM("signal", false, read_signal),
                                           NUMBER(scenario_fault, "restart", FIELD_DURATION, restart),
                                           NUMBER(scenario_fault, "for", FIELD_DURATION, duration),
+                                          CUSTOM("by", false, read_by),
                                           TEXT(scenario_fault, "set", set),
                                           FIELDS_END};
     struct scenario_fault *f = out;

@@ -64,6 +64,15 @@ enum fault_do {
     FAULT_LINK,   /* the link's values change: "set" is laid over its profile */
     FAULT_DETACH, /* phones leave the network and come back: queues and NAT mappings are gone, addresses stay
                    */
+    /* those from here on exist in the simulated world only (fault_only_simulated) */
+    FAULT_POWER_CUT,     /* the server's machine is off: what was not synced is gone, in parts */
+    FAULT_RESTORE,       /* its store is put back to what it was `for` ago, behind its back */
+    FAULT_DISK_FULL,     /* for a while nothing can be written */
+    FAULT_SYNC_FAILS,    /* the next write fails, nobody knows with what result: the process ends */
+    FAULT_CLOCK_JUMP,    /* wall clock of "server" or "phones", `by` */
+    FAULT_REMOVE_MEMBER, /* in a share of a population's chats somebody is removed, and invited back after
+                            `for` */
+    FAULT_DO_COUNT
 };
 
 struct scenario_fault {
@@ -77,6 +86,7 @@ struct scenario_fault {
     int signal;         /* kill-server: "KILL" (default), "TERM", "STOP"... */
     uint64_t restart;   /* kill-server: start again (STOP: continue) after; 0: stays down */
     uint64_t duration;  /* blackout, detach, link (0: until the load has ended) */
+    int64_t by;         /* clock-jump, ns */
     char set[128];      /* link: "loss=10%,delay=200ms", or another profile's name */
 };
 
@@ -106,6 +116,7 @@ void scenario_release(struct scenario *s);
 const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);
 const struct scenario_population *scenario_find_load(const struct scenario *s, const char *name);
 const char *fault_name(enum fault_do what); /* "kill-socket" */
+bool fault_only_simulated(enum fault_do what);
 /* What it does, for people: "blackout of lte for 2s". */
 void fault_describe(char *out, size_t size, const struct scenario_fault *f);
 /* The description of link `l` while the faults in `active` (bit i: faults[i], a FAULT_LINK) change it.

@@ -104,8 +104,8 @@ static void init_link(struct sim *s, struct sim_radio *r)
 {
     const struct netem_profile *p = s->calm ? &calm_weather : &s->profile[r->group];
     link_init(&r->link, p, s->s->seed, address_of(s, r), s->now_ns);
-    if (s->blackout_until_ns[r->group] > s->now_ns)
-        link_blackout(&r->link, s->now_ns, s->blackout_until_ns[r->group]);
+    if (r->blackout_until_ns > s->now_ns)
+        link_blackout(&r->link, s->now_ns, r->blackout_until_ns);
 }
 
 struct sim_radio *net_radio_of(struct sim *s, uint32_t address)
@@ -140,22 +140,24 @@ void net_begin(struct sim *s)
     }
 }
 
-void net_blackout(struct sim *s, const char *link, uint64_t ns)
+void net_blackout(struct sim *s, uint32_t address, uint64_t ns)
 {
+    struct sim_radio *r = net_radio_of(s, address);
     uint64_t until_ns = s->now_ns + (ns < UINT64_MAX / 4 ? ns : UINT64_MAX / 4);
-    for (uint32_t g = 0; g < s->s->load_n; g++) {
-        const char *name = s->s->load[g].link;
-        if (!*name || (strcmp(link, "*") != 0 && strcmp(link, name) != 0))
+    if (r->blackout_until_ns < until_ns)
+        r->blackout_until_ns = until_ns;
+    link_blackout(&r->link, s->now_ns, until_ns);
+    watch_state(s, r);
+}
+
+void net_profile(struct sim *s, uint32_t population)
+{
+    for (uint32_t i = 0; i < SIM_RADIOS; i++) {
+        struct sim_radio *r = &s->radios[i];
+        if (!r->live || r->group != population)
             continue;
-        if (s->blackout_until_ns[g] < until_ns)
-            s->blackout_until_ns[g] = until_ns;
-        for (uint32_t i = 0; i < SIM_RADIOS; i++) {
-            struct sim_radio *r = &s->radios[i];
-            if (!r->live || r->group != g)
-                continue;
-            link_blackout(&r->link, s->now_ns, until_ns);
-            watch_state(s, r);
-        }
+        link_change(&r->link, &s->profile[population], s->now_ns);
+        watch_state(s, r);
     }
 }
 

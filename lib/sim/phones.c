@@ -174,6 +174,7 @@ static void world_phase(void *arg, const char *name)
     if (s->phase == PHASE_LOAD) {
         s->t0_ns = s->now_ns;
         net_begin(s);
+        faults_begin(s);
     }
     if (s->phase == PHASE_END)
         s->ended_ns = s->now_ns;

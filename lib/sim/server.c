@@ -2,9 +2,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sim/sim_impl.h"
 #include "sim/watch.h"
+#include "util/units.h"
 
 #define TICK_NS     (20 * NS_PER_MS)
 #define DRAIN_NS    (10 * NS_PER_S)
@@ -148,8 +150,23 @@ static void send_close(struct load_socket *c)
     stream_fin(&c->stream, STREAM_SERVER, false, c->sim->now_ns);
 }
 
+/* An administrator's session takes everything at once and reads nothing of it. */
+static void flush_console(struct load_socket *c)
+{
+    while (c->number && c->pending_n) {
+        struct shared_frame *f = c->pending[c->pending_first++];
+        c->pending_n--;
+        step(c->sim, &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = f});
+        shared_frame_unref(f);
+    }
+}
+
 static void flush_one(struct load_socket *c)
 {
+    if (c->console) {
+        flush_console(c);
+        return;
+    }
     while (c->number && c->pending_n && stream_room(&c->stream, STREAM_SERVER))
         send_frame(c);
     if (c->number && c->closing && c->close_code >= 0 && !c->pending_n &&
@@ -188,6 +205,25 @@ static void closed(struct load_socket *c, int code, enum reason reason)
     conn_drop_server(c);
     c->served = false;
     s->server.conns--;
+}
+
+bool server_console(struct sim *s, struct load_socket *c)
+{
+    stream_vanish(&c->stream, STREAM_PHONE);
+    stream_vanish(&c->stream, STREAM_SERVER);
+    if (!server_listens(s) || s->server.stopped)
+        return false;
+    c->served = true;
+    c->number = step(s, &(struct node_event){.kind = NODE_OPEN, .link = c});
+    s->server.conns++;
+    return true;
+}
+
+void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n)
+{
+    if (c->number && !c->closing)
+        step(s, &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
+    flush_dirty(s);
 }
 
 static void open_conn(struct load_socket *c)
@@ -279,21 +315,26 @@ void server_late(struct load_socket *c)
 
 /* ---- the store's threads ---- */
 
-static void die(struct sim *s, const char *why)
+/* The process ends by itself, as after any failed write; its supervisor starts it again. */
+static void die(struct sim *s)
 {
-    (void)why;
-    uint64_t again = s->now_ns + NS_PER_S;
-    server_kill(s, SIGKILL, again);
+    s->server.sync_fails = false;
+    server_kill(s, SIGKILL, s->now_ns + NS_PER_S);
+    kv_mem_crash_some(s->server.kv, rng_u64(&s->rng));
 }
 
 static void commit_done(struct sim *s, struct commit_job *job)
 {
     struct sim_server *v = &s->server;
     v->flying = NULL;
+    if (v->sync_fails)
+        kv_mem_fail(v->kv, rng_below(&s->rng, 2), ERR_IO, rng_hit(&s->rng, RNG_SHARE(500000)));
+    else if (s->now_ns < v->full_until_ns)
+        kv_mem_fail(v->kv, 0, ERR_FULL, false);
     job_run_commit(v->store, job);
     v->unmarked = true;
     if (job->rc && job->rc != ERR_FULL) { /* the process exits: the reopened store decides */
-        die(s, job->err.text);
+        die(s);
         return;
     }
     if (!job->rc)
@@ -332,7 +373,7 @@ static void keep_mark(struct sim *s)
     v->unmarked = false;
     v->marked_ns = s->now_ns;
     if (store_mark(v->store, NULL))
-        die(s, "mark");
+        die(s);
 }
 
 static void stop_politely(struct sim *s)
@@ -368,11 +409,60 @@ void server_tick(struct sim *s)
 
 /* ---- life and death ---- */
 
+/* The words of server.args that mean something here. */
+static int take_args(struct sim *s, struct err_ctx *ctx)
+{
+    struct sim_server *v = &s->server;
+    char args[sizeof s->s->server_args], *save = NULL;
+    memcpy(args, s->s->server_args, sizeof args);
+    for (char *w = strtok_r(args, " \t", &save); w; w = strtok_r(NULL, " \t", &save)) {
+        char *value = strtok_r(NULL, " \t", &save);
+        uint64_t n = value ? strtoull(value, NULL, 10) : 0;
+        int rc = !value;
+        if (strcmp(w, "--backlog") == 0)
+            v->limits.backlog_max = n;
+        else if (strcmp(w, "--queue") == 0 && !(rc = rc ? rc : units_size(&n, value, ctx)))
+            v->limits.queue_bytes = (uint32_t)n;
+        else if (strcmp(w, "--rate") == 0)
+            v->limits.rate_per_s = (uint32_t)n;
+        else if (strcmp(w, "--burst") == 0)
+            v->limits.rate_burst = (uint32_t)n;
+        else
+            rc = 1;
+        if (rc)
+            return err_set(
+                ctx, ERR_UNSUPPORTED,
+                "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
+                "--queue SIZE, --rate N and --burst N",
+                s->s->path, w);
+    }
+    return 0;
+}
+
+/* Only a store that may be put back needs its mark, and with it a folder. */
+static int make_keys_dir(struct sim *s, struct err_ctx *ctx)
+{
+    static const char *const bases[] = {"/dev/shm", "/tmp"};
+    struct sim_server *v = &s->server;
+    bool wanted = false;
+    for (uint32_t i = 0; i < s->s->faults_n; i++)
+        wanted |= s->s->faults[i].what == FAULT_RESTORE;
+    for (size_t i = 0; wanted && i < 2; i++) {
+        snprintf(v->keys_dir, sizeof v->keys_dir, "%s/chat-sim-XXXXXX", bases[i]);
+        if (mkdtemp(v->keys_dir))
+            return 0;
+        v->keys_dir[0] = 0;
+    }
+    return wanted ? err_errno(ctx, "a folder for the mark in /tmp") : 0;
+}
+
 int server_init(struct sim *s, struct err_ctx *ctx)
 {
     struct sim_server *v = &s->server;
     v->limits = node_limits_default();
     int rc = delivery_parse(&v->features, s->s->server_delivery, ctx);
+    rc = rc ? rc : take_args(s, ctx);
+    rc = rc ? rc : make_keys_dir(s, ctx);
     return rc ? rc : kv_mem_open(&v->kv, ctx);
 }
 
@@ -380,7 +470,9 @@ int server_start(struct sim *s, struct err_ctx *ctx)
 {
     struct sim_server *v = &s->server;
     uint64_t random = rng_u64(&s->rng);
-    struct store_config sc = {.now_us = sim_now(s, s->server_skew_us).wall_us, .random = random};
+    struct store_config sc = {.now_us = sim_now(s, s->server_skew_us).wall_us,
+                              .random = random,
+                              .keys_dir = v->keys_dir[0] ? v->keys_dir : NULL};
     if (v->up)
         return 0;
     int rc = store_open_on(&v->store, v->kv, &sc, ctx);
@@ -497,6 +589,20 @@ void server_kill(struct sim *s, int signal, uint64_t again_ns)
         sim_plan(s, again_ns > s->now_ns ? again_ns : s->now_ns, SIM_START, NULL, v->incarnation);
 }
 
+void server_power_cut(struct sim *s, uint64_t again_ns)
+{
+    struct sim_server *v = &s->server;
+    if (v->up && v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
+        kv_mem_fail(v->kv, rng_below(&s->rng, 2), ERR_IO, rng_hit(&s->rng, RNG_SHARE(500000)));
+    if (v->up)
+        process_ends(s, true);
+    kv_mem_crash_some(v->kv, rng_u64(&s->rng));
+    v->dark = true;
+    v->restart_ns = again_ns;
+    if (again_ns)
+        sim_plan(s, again_ns, SIM_START, NULL, v->incarnation);
+}
+
 void server_continue(struct sim *s)
 {
     struct sim_server *v = &s->server;
@@ -531,4 +637,10 @@ void server_release(struct sim *s)
     if (v->kv)
         v->kv->ops->close(v->kv);
     v->kv = NULL;
+    if (v->keys_dir[0]) {
+        char path[96];
+        snprintf(path, sizeof path, "%s/mark", v->keys_dir);
+        unlink(path);
+        rmdir(v->keys_dir);
+    }
 }

@@ -109,6 +109,14 @@ static int dispatch(struct sim *s, const struct sim_event *e, struct err_ctx *ct
     case SIM_WEATHER:
         net_weather(s, e->p);
         break;
+    case SIM_FAULT_ENDS:
+        return faults_end(s, e->a, ctx);
+    case SIM_IMAGE:
+        faults_image(s, e->a);
+        break;
+    case SIM_MEMBERS:
+        members_change(s, e->p);
+        break;
     case SIM_KINDS:
         BUG_ON("no event");
     }
@@ -129,7 +137,7 @@ static void move_to(struct sim *s, uint64_t at_ns)
             trace_sync(s->trace[i]);
 }
 
-int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(const struct sim *s), struct err_ctx *ctx)
+int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(struct sim *s), struct err_ctx *ctx)
 {
     while (s->heap_n && s->heap[0].at_ns <= until_ns) {
         struct sim_event e = take(s);
@@ -191,6 +199,7 @@ int sim_new(struct sim **out, const struct sim_config *c, struct err_ctx *ctx)
     keys_from_seed(&s->keys, s->s->seed);
     buf_init(&s->text, 1u << 24);
     int rc = net_init(s, ctx);
+    rc = rc ? rc : faults_check(s, ctx);
     rc = rc ? rc : watch_new(s, ctx);
     if (!rc && c->dir)
         rc = open_traces(s, ctx);
@@ -238,6 +247,8 @@ void sim_free(struct sim *s)
     drop_events(s);
     conn_free_all(s);
     net_release(s);
+    faults_release(s);
+    members_release(s);
     watch_free(s);
     sim_close_traces(s);
     keys_wipe(&s->keys);

@@ -19,17 +19,20 @@
 #define SIM_ANSWER_BYTES  166u
 
 enum sim_kind {
-    SIM_PACKET,   /* p: struct sim_packet */
-    SIM_TIMER,    /* p: connection, a: side: a stream's deadline */
-    SIM_LOAD,     /* the phones' next timer */
-    SIM_TICK,     /* the server's */
-    SIM_COMMIT,   /* p: commit_job; a: incarnation */
-    SIM_READ,     /* p: read_job; a: incarnation */
-    SIM_LOOK,     /* p: connection: the phone looks at its socket again */
-    SIM_LATE,     /* p: connection, a: side: connecting, or closing, took too long */
-    SIM_START,    /* the server starts (again) */
-    SIM_CONTINUE, /* after SIGSTOP */
-    SIM_WEATHER,  /* p: radio: its state may change (only with a trace) */
+    SIM_PACKET,     /* p: struct sim_packet */
+    SIM_TIMER,      /* p: connection, a: side: a stream's deadline */
+    SIM_LOAD,       /* the phones' next timer */
+    SIM_TICK,       /* the server's */
+    SIM_COMMIT,     /* p: commit_job; a: incarnation */
+    SIM_READ,       /* p: read_job; a: incarnation */
+    SIM_LOOK,       /* p: connection: the phone looks at its socket again */
+    SIM_LATE,       /* p: connection, a: side: connecting, or closing, took too long */
+    SIM_START,      /* the server starts (again) */
+    SIM_CONTINUE,   /* after SIGSTOP */
+    SIM_WEATHER,    /* p: radio: its state may change (only with a trace) */
+    SIM_FAULT_ENDS, /* a: index */
+    SIM_IMAGE,      /* a: index of the restore that will want it */
+    SIM_MEMBERS,    /* p: struct sim_change */
     SIM_KINDS
 };
 
@@ -45,7 +48,7 @@ struct sim_radio {
     uint16_t group;
     uint8_t state; /* enum link_state as last traced */
     bool live;
-    uint64_t look_ns;
+    uint64_t look_ns, blackout_until_ns;
 };
 
 /* One frame on its way: what the phone wrote, or references to what the server did. */
@@ -74,6 +77,7 @@ struct load_socket {
     uint64_t user;           /* who said hello here; 0: nobody yet */
     uint32_t refs, source, isn[2];
     uint16_t port;
+    bool console;                                           /* no network: an administrator's session */
     bool frozen, upgraded, served, dirty, closing, unheard; /* unheard: while the server was stopped */
     uint8_t ended[2]; /* enum stream_event that its owner has not been told; 0: none */
     uint64_t timer_ns[2];
@@ -105,6 +109,9 @@ struct sim_server {
     bool up, stopped, draining, closing, unmarked;
     bool dark; /* the whole machine is off */
     uint32_t incarnation, conns;
+    bool sync_fails; /* the next write */
+    uint64_t full_until_ns;
+    char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
     unsigned features;
     struct node_limits limits;
@@ -128,7 +135,6 @@ struct sim {
     struct sim_radio *radios;
     uint16_t *group_of;
     struct netem_profile profile[SCENARIO_POPULATIONS_MAX];
-    uint64_t blackout_until_ns[SCENARIO_POPULATIONS_MAX];
     struct link_nat nat;
     bool calm;
     struct load_socket *conns;
@@ -144,7 +150,12 @@ struct sim {
     uint64_t greeter; /* whose token was asked for last: the next frame is its hello */
     uint64_t load_ns; /* when SIM_LOAD is planned; 0: not */
     int phase;        /* enum world_phase, -1 before */
-    uint64_t t0_ns, began_ns, ended_ns;
+    uint64_t t0_ns, began_ns, ended_ns, look_ns;
+    bool converged;
+    /* faults.c, members.c */
+    uint64_t link_faults; /* those that last, a bit each */
+    struct kv *image[SCENARIO_FAULTS_MAX];
+    struct sim_change *changes;
     /* watch.c */
     struct live *live;
     struct sim_note *notes;
@@ -166,14 +177,15 @@ static inline struct now sim_now(const struct sim *s, int64_t skew_us)
     return (struct now){s->now_ns, 1764000000000000ull + (uint64_t)((int64_t)(s->now_ns / 1000) + skew_us)};
 }
 /* Steps until `until_ns`, or until it must stop. */
-int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(const struct sim *s), struct err_ctx *ctx);
+int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(struct sim *s), struct err_ctx *ctx);
 bool sim_failed(const struct sim *s);
 
 /* net.c */
 int net_init(struct sim *s, struct err_ctx *ctx);
 void net_release(struct sim *s);
 void net_begin(struct sim *s); /* the weather begins */
-void net_blackout(struct sim *s, const char *link, uint64_t ns);
+void net_blackout(struct sim *s, uint32_t address, uint64_t ns);
+void net_profile(struct sim *s, uint32_t population); /* s->profile[population] has changed */
 void net_radio(struct sim *s, uint32_t address, int op);
 void net_weather(struct sim *s, struct sim_radio *r);
 void net_packet(void *arg, struct stream *st, const struct stream_packet *p);
@@ -208,8 +220,27 @@ void server_tick(struct sim *s);
 void server_done(struct sim *s, const struct sim_event *e); /* SIM_COMMIT, SIM_READ */
 void server_late(struct load_socket *c);
 void server_kill(struct sim *s, int signal, uint64_t again_ns);
+void server_power_cut(struct sim *s, uint64_t again_ns);
+/* A session without a network; false: the server is down. */
+bool server_console(struct sim *s, struct load_socket *c);
+void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n);
 void server_continue(struct sim *s);
 void server_release(struct sim *s);
 void server_counts(const struct sim *s, uint64_t *commits, uint64_t *messages, uint64_t *sessions_max);
+
+/* faults.c */
+int faults_check(struct sim *s, struct err_ctx *ctx);
+void faults_begin(struct sim *s); /* the load begins */
+int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx);
+int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx);
+int faults_heal(struct sim *s, struct err_ctx *ctx);
+void faults_image(struct sim *s, uint32_t index);
+void faults_release(struct sim *s);
+
+/* members.c */
+struct sim_change;
+void members_remove(struct sim *s, uint32_t index);
+void members_change(struct sim *s, struct sim_change *x);
+void members_release(struct sim *s);
 
 #endif

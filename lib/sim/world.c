@@ -8,18 +8,19 @@
 
 #define READY_NS    (240 * NS_PER_S) /* all connect and make their chats; virtual */
 #define DRAIN_SLACK (30 * NS_PER_S)
+#define LOOK_NS     NS_PER_S
 
 static void note(struct sim *s, enum hop hop, uint64_t arg)
 {
     trace_emit(s->run_trace, &(struct trace_event){.hop = (uint8_t)hop, .arg = arg});
 }
 
-static bool began(const struct sim *s)
+static bool began(struct sim *s)
 {
     return s->phase >= PHASE_LOAD || load_ended(s->load);
 }
 
-static bool ended(const struct sim *s)
+static bool ended(struct sim *s)
 {
     return load_ended(s->load);
 }
@@ -61,51 +62,55 @@ static int advance(struct world *w, uint64_t at, struct err_ctx *ctx)
 static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
 {
     struct sim *s = (struct sim *)w;
-    const struct scenario_fault *f = &s->s->faults[index];
-    (void)ctx;
     if (sim_failed(s) || load_ended(s->load))
         return 0;
     note(s, HOP_RUN_FAULT, index);
-    switch (f->what) {
-    case FAULT_KILL_SERVER:
-        server_kill(s, f->signal, f->restart ? s->now_ns + f->restart : 0);
-        break;
-    case FAULT_BLACKOUT:
-        net_blackout(s, f->target, f->duration);
-        break;
-    case FAULT_KILL_SOCKET: /* the phones do these to themselves, at the same time */
-    case FAULT_NETWORK_CHANGE:
-    default:
-        break;
-    }
-    return 0;
+    return faults_do(s, index, ctx);
 }
 
-/* A server that is to come back comes back now. */
 static int heal(struct world *w, struct err_ctx *ctx)
 {
     struct sim *s = (struct sim *)w;
-    struct sim_server *v = &s->server;
-    (void)ctx;
     note(s, HOP_RUN_PHASE, PHASE_HEAL);
-    if (v->stopped)
-        server_continue(s);
-    if (!v->up && v->restart_ns)
-        sim_plan(s, s->now_ns, SIM_START, NULL, v->incarnation);
-    return 0;
+    return faults_heal(s, ctx);
+}
+
+/* The phones' ledger knows nothing of members who left and of stores that were put back. */
+static bool ledger_is_blind(const struct sim *s)
+{
+    for (uint32_t i = 0; i < s->s->faults_n; i++)
+        if (s->s->faults[i].what == FAULT_REMOVE_MEMBER || s->s->faults[i].what == FAULT_RESTORE)
+            return true;
+    return false;
+}
+
+static bool settled(struct sim *s)
+{
+    if (load_ended(s->load))
+        return true;
+    if (s->now_ns < s->look_ns)
+        return false;
+    s->look_ns = s->now_ns + LOOK_NS;
+    s->converged = s->server.up && watch_converged(s);
+    return s->converged;
 }
 
 static int drain(struct world *w, struct err_ctx *ctx)
 {
     struct sim *s = (struct sim *)w;
+    bool blind = ledger_is_blind(s);
     tell(s, "drain");
     note(s, HOP_RUN_PHASE, PHASE_DRAIN);
-    int rc = sim_failed(s) || load_ended(s->load)
+    if (sim_failed(s))
+        return 0;
+    s->look_ns = s->now_ns + LOOK_NS;
+    int rc = load_ended(s->load)
                  ? 0
-                 : sim_run(s, s->now_ns + s->s->drain + DRAIN_SLACK, ended, ctx);
-    if (!rc && !sim_failed(s) && load_drained(s->load))
+                 : sim_run(s, s->now_ns + s->s->drain + DRAIN_SLACK, blind ? settled : ended, ctx);
+    s->converged |= load_drained(s->load);
+    if (!rc && !sim_failed(s) && (s->converged || s->config.demand))
         watch_finish(s);
-    if (!rc && !sim_failed(s) && !load_ended(s->load))
+    if (!rc && !sim_failed(s) && !s->converged && !load_ended(s->load))
         snprintf(s->doubt, sizeof s->doubt, "the phones did not end their drain");
     return rc;
 }
@@ -156,7 +161,7 @@ void sim_result(const struct sim *s, struct sim_result *out)
                                .events = s->events,
                                .virtual_ns = s->now_ns - s->began_ns,
                                .server_starts = s->server.starts,
-                               .drained = load_drained(s->load)};
+                               .drained = s->converged};
     server_counts(s, &out->commits, &out->messages, &out->sessions_max);
     snprintf(out->doubt, sizeof out->doubt, "%s", s->doubt);
     watch_result(s, out);

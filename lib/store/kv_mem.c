@@ -46,6 +46,9 @@ struct kv_mem {
     bool fail_armed, fail_applied, dead;
     struct list family[KV_FAMILIES];
     struct ops undo;
+    /* the batches that are not synced, to be made again; `upto` of each is where its operations end */
+    struct ops redo;
+    size_t *upto, upto_n, upto_cap;
     pthread_rwlock_t lock;
 };
 
@@ -256,8 +259,31 @@ static int apply(struct kv_mem *m, const struct ops *o)
 
 static void forget(struct kv_mem *m)
 {
-    m->undo.n = 0;
+    m->undo.n = m->redo.n = m->upto_n = 0;
     buf_reset(&m->undo.bytes);
+    buf_reset(&m->redo.bytes);
+    m->redo.failed = false;
+}
+
+/* A batch that a power cut may take, or leave. Without memory for it the power cut takes it. */
+static void remember_batch(struct kv_mem *m, const struct ops *o)
+{
+    size_t keep = m->redo.n;
+    if (m->upto_n == m->upto_cap) {
+        size_t cap = m->upto_cap ? m->upto_cap * 2 : 16;
+        size_t *upto = realloc(m->upto, cap * sizeof *upto);
+        if (!upto)
+            return;
+        m->upto = upto;
+        m->upto_cap = cap;
+    }
+    for (size_t i = 0; i < o->n; i++)
+        ops_add(&m->redo, (enum op_type)o->v[i].type, (enum kv_family)o->v[i].family, op_key(o, &o->v[i]),
+                op_val(o, &o->v[i]));
+    if (m->redo.failed)
+        m->redo.n = keep;
+    else
+        m->upto[m->upto_n++] = m->redo.n;
 }
 
 static struct kv_batch *mem_batch_new(struct kv *kv)
@@ -330,6 +356,8 @@ static int mem_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err
             err_set(ctx, rc, "mem: out of memory");
         else if (how & KV_SYNC)
             forget(m);
+        else
+            remember_batch(m, &b->ops);
     }
     pthread_rwlock_unlock(&m->lock);
     return rc;
@@ -408,6 +436,8 @@ static void mem_close(struct kv *kv)
             free(n);
         }
     ops_release(&m->undo);
+    ops_release(&m->redo);
+    free(m->upto);
     pthread_rwlock_destroy(&m->lock);
     m->magic = 0;
     free(m);
@@ -439,6 +469,7 @@ int kv_mem_open(struct kv **out, struct err_ctx *ctx)
     m->kv.ops = &mem_ops;
     m->magic = MEM_MAGIC;
     buf_init(&m->undo.bytes, SIZE_MAX / 4);
+    buf_init(&m->redo.bytes, SIZE_MAX / 4);
     pthread_rwlock_init(&m->lock, NULL);
     *out = &m->kv;
     return 0;
@@ -446,12 +477,48 @@ int kv_mem_open(struct kv **out, struct err_ctx *ctx)
 
 void kv_mem_crash(struct kv *kv)
 {
+    kv_mem_crash_some(kv, 0);
+}
+
+/* The first `n` operations from `at` of what was remembered, once more. */
+static void apply_again(struct kv_mem *m, size_t at, size_t upto)
+{
+    for (; at < upto; at++)
+        BUG_ON(apply_one(m, &m->redo, &m->redo.v[at]) != 0);
+}
+
+void kv_mem_crash_some(struct kv *kv, uint64_t survivors)
+{
     struct kv_mem *m = mem_of(kv);
     pthread_rwlock_wrlock(&m->lock);
     roll_back(m, 0);
+    for (size_t i = 0; i < m->upto_n; i++)
+        if (survivors >> (i & 63) & 1)
+            apply_again(m, i ? m->upto[i - 1] : 0, m->upto[i]);
     forget(m);
     m->dead = m->fail_armed = false;
     pthread_rwlock_unlock(&m->lock);
+}
+
+int kv_mem_copy(struct kv **out, struct kv *kv, struct err_ctx *ctx)
+{
+    struct kv_mem *from = mem_of(kv);
+    int rc = kv_mem_open(out, ctx);
+    if (rc)
+        return rc;
+    struct kv_mem *to = mem_of(*out);
+    to->coin = from->coin;
+    pthread_rwlock_rdlock(&from->lock);
+    for (int f = 0; f < KV_FAMILIES && !rc; f++)
+        for (struct node *n = from->family[f].head[0]; n && !rc; n = n->next[0])
+            rc = list_put(to, &to->family[f], (struct kv_bytes){node_key(n), n->key_n},
+                          (struct kv_bytes){n->val, n->val_n});
+    pthread_rwlock_unlock(&from->lock);
+    if (rc) {
+        mem_close(*out);
+        return err_set(ctx, rc, "mem: out of memory");
+    }
+    return 0;
 }
 
 void kv_mem_fail(struct kv *kv, uint64_t after, int code, bool applied)

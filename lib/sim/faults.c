@@ -1,0 +1,186 @@
+/* What happens to links, server, disk, clocks and members, at its time. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/sim_impl.h"
+#include "sim/watch.h"
+
+#define SHARE_STREAM 0x6c696e6bu /* which phones a link's fault hits: the same as in the real world */
+
+/* ---- links ---- */
+
+static int profile_of(struct sim *s, const struct scenario_population *p, uint64_t active,
+                      struct netem_profile *out, struct err_ctx *ctx)
+{
+    char text[NETEM_DESCRIPTION_MAX];
+    const struct scenario_link *l = scenario_find_link(s->s, p->link);
+    if (scenario_link_profile(s->s, l, active, text, sizeof text))
+        return err_set(ctx, ERR_LIMIT, "links.%s: its faults together are longer than %zu bytes", p->link,
+                       sizeof text);
+    return netem_profile_parse(out, text, ctx);
+}
+
+int faults_check(struct sim *s, struct err_ctx *ctx)
+{
+    struct netem_profile p;
+    for (uint32_t i = 0; i < s->s->faults_n; i++) {
+        const struct scenario_fault *f = &s->s->faults[i];
+        for (uint32_t k = 0; f->what == FAULT_LINK && k < s->s->load_n; k++) {
+            int rc = fault_hits(f, &s->s->load[k]) ? profile_of(s, &s->s->load[k], 1ull << i, &p, ctx) : 0;
+            if (rc) {
+                err_prefix(ctx, "%s: faults.%s.set: ", s->s->path, f->name);
+                return rc;
+            }
+        }
+    }
+    return 0;
+}
+
+static void touch(struct sim *s, const struct scenario_fault *f, uint32_t address, bool begins)
+{
+    if (f->what == FAULT_BLACKOUT && begins)
+        net_blackout(s, address, f->duration);
+    else if (f->what == FAULT_DETACH)
+        net_radio(s, address, begins ? 1 : 2);
+}
+
+/* Each phone of the fault's share, with all its addresses. */
+static void each_phone(struct sim *s, uint32_t index, uint32_t population, bool begins)
+{
+    const struct scenario_fault *f = &s->s->faults[index];
+    uint32_t first, count;
+    struct rng rng;
+    scenario_addresses(s->s, population, &first, &count);
+    rng_seed_stream(&rng, s->s->seed, (uint64_t)SHARE_STREAM << 32 | index << 8 | population);
+    for (uint32_t a = 0; a < count; a += SCENARIO_ADDRESS_STRIDE) {
+        bool hit = f->share_ppm == 1000000 || rng_hit(&rng, RNG_SHARE(f->share_ppm));
+        for (uint32_t k = 0; k < SCENARIO_ADDRESS_STRIDE && hit; k++)
+            touch(s, f, first + a + k, begins);
+    }
+}
+
+static int link_fault(struct sim *s, uint32_t index, bool begins, struct err_ctx *ctx)
+{
+    const struct scenario_fault *f = &s->s->faults[index];
+    uint64_t bit = 1ull << index;
+    int rc = 0;
+    s->link_faults = begins ? s->link_faults | bit : s->link_faults & ~bit;
+    for (uint32_t i = 0; i < s->s->load_n && !rc; i++) {
+        if (!fault_hits(f, &s->s->load[i]))
+            continue;
+        if (f->what == FAULT_LINK) {
+            rc = profile_of(s, &s->s->load[i], s->link_faults, &s->profile[i], ctx);
+            net_profile(s, i);
+        } else {
+            each_phone(s, index, i, begins);
+        }
+    }
+    if (begins && f->duration && f->what != FAULT_BLACKOUT)
+        sim_plan(s, s->now_ns + f->duration, SIM_FAULT_ENDS, NULL, index);
+    return rc;
+}
+
+/* ---- the store's past ---- */
+
+void faults_begin(struct sim *s)
+{
+    for (uint32_t i = 0; i < s->s->faults_n; i++) {
+        const struct scenario_fault *f = &s->s->faults[i];
+        if (f->what == FAULT_RESTORE)
+            sim_plan(s, s->t0_ns + (f->at > f->duration ? f->at - f->duration : 0), SIM_IMAGE, NULL, i);
+    }
+}
+
+void faults_image(struct sim *s, uint32_t index)
+{
+    struct kv *copy;
+    if (s->image[index] || kv_mem_copy(&copy, s->server.kv, NULL))
+        return;
+    s->image[index] = copy;
+    watch_note(s, "image of the store taken", 0);
+}
+
+void faults_release(struct sim *s)
+{
+    for (uint32_t i = 0; i < SCENARIO_FAULTS_MAX; i++)
+        if (s->image[i])
+            s->image[i]->ops->close(s->image[i]);
+}
+
+static void restore(struct sim *s, uint32_t index)
+{
+    const struct scenario_fault *f = &s->s->faults[index];
+    if (!s->image[index])
+        return;
+    server_kill(s, SIGKILL, s->now_ns + (f->restart ? f->restart : NS_PER_S));
+    s->server.kv->ops->close(s->server.kv);
+    s->server.kv = s->image[index];
+    s->image[index] = NULL;
+    watch_restored(s);
+}
+
+/* ---- all of them ---- */
+
+int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
+{
+    const struct scenario_fault *f = &s->s->faults[index];
+    uint64_t again = f->restart ? s->now_ns + f->restart : 0;
+    watch_note(s, fault_name(f->what), index);
+    switch (f->what) {
+    case FAULT_KILL_SERVER:
+        server_kill(s, f->signal, again);
+        break;
+    case FAULT_BLACKOUT:
+    case FAULT_LINK:
+    case FAULT_DETACH:
+        return link_fault(s, index, true, ctx);
+    case FAULT_KILL_SOCKET: /* the phones do these to themselves, at the same time */
+    case FAULT_NETWORK_CHANGE:
+        break;
+    case FAULT_POWER_CUT:
+        server_power_cut(s, again);
+        break;
+    case FAULT_RESTORE:
+        restore(s, index);
+        break;
+    case FAULT_DISK_FULL:
+        s->server.full_until_ns = s->now_ns + f->duration;
+        break;
+    case FAULT_SYNC_FAILS:
+        s->server.sync_fails = true;
+        break;
+    case FAULT_CLOCK_JUMP:
+        *(strcmp(f->target, "server") ? &s->phones_skew_us : &s->server_skew_us) += f->by / 1000;
+        break;
+    case FAULT_REMOVE_MEMBER:
+        members_remove(s, index);
+        break;
+    case FAULT_DO_COUNT:
+        BUG_ON("no fault");
+    }
+    return 0;
+}
+
+int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx)
+{
+    const struct scenario_fault *f = &s->s->faults[index];
+    bool lasts = s->link_faults >> index & 1;
+    return lasts && (f->what == FAULT_LINK || f->what == FAULT_DETACH) ? link_fault(s, index, false, ctx) : 0;
+}
+
+/* Whatever still lasts is undone; a server that is down comes back. */
+int faults_heal(struct sim *s, struct err_ctx *ctx)
+{
+    struct sim_server *v = &s->server;
+    int rc = 0;
+    for (uint32_t i = 0; i < s->s->faults_n && !rc; i++)
+        rc = faults_end(s, i, ctx);
+    v->full_until_ns = 0;
+    v->sync_fails = false;
+    if (v->stopped)
+        server_continue(s);
+    if (!v->up && v->restart_ns)
+        sim_plan(s, s->now_ns, SIM_START, NULL, v->incarnation);
+    return rc;
+}
