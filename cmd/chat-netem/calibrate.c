@@ -17,6 +17,7 @@ const struct calibrate_driver calibrate_model = {
 
 static const struct calibrate_driver *const drivers[] = {
     &calibrate_model,
+    &calibrate_tun,
 };
 
 struct outcome {
