@@ -17,6 +17,7 @@ const struct calibrate_driver calibrate_model = {
 
 static const struct calibrate_driver *const drivers[] = {
     &calibrate_model,
+    &calibrate_kernel,
     &calibrate_tun,
 };
 
@@ -74,7 +75,8 @@ static int one(const struct opt_set *o, const struct calibrate_driver *d, const 
                                    .time_ns =
                                        d->time_ns && opt_given(o, "time") ? opt_u64(o, "time") : d->time_ns,
                                    .tells_reasons = d->tells_reasons,
-                                   .exact = d->exact};
+                                   .exact = d->exact,
+                                   .late_ns = opt_u64(o, "tolerance")};
     bool progress = isatty(2) && opt_verbosity(o) >= 0;
     int rc = netem_profile_parse(&p, name, err);
     rc = rc ? rc : calibrate_new(&c, &p, &co, err);

@@ -74,6 +74,7 @@ struct calibrate_options {
     uint64_t time_ns; /* a phase must not take longer by the link's clock: fewer packets then; 0: no limit */
     bool tells_reasons; /* of drops */
     bool exact;         /* the driver's times are the model's own: p of delays counts too */
+    uint64_t late_ns;   /* delays may be this much off, where timers are coarse; 0: 2 ms */
 };
 
 /* The reason of a packet that did not arrive, when nobody says why. */

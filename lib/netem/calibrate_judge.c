@@ -146,7 +146,8 @@ static void judge_delay(struct calibrate *c, struct phase_seen *f, int d)
     if (a->jitter_ns && s->n)
         p = stats_ks_p(far, n);
     for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
-        double asked = stats_delay_quantile(a, at[i].q) / MS, tolerance = asked * DELAY_SHARE;
+        double asked = stats_delay_quantile(a, at[i].q) / MS, tolerance = asked * DELAY_SHARE,
+               least = c->o.late_ns ? (double)c->o.late_ns / MS : DELAY_MS;
         /* a quantile's error is that of its share, over the density around it */
         double h = 0.005, slope = (stats_delay_quantile(a, fmin(at[i].q + h, 1)) -
                                    stats_delay_quantile(a, fmax(at[i].q - h, 0))) /
@@ -158,7 +159,7 @@ static void judge_delay(struct calibrate *c, struct phase_seen *f, int d)
                                            .test = a->jitter_ns ? "Kolmogorov-Smirnov" : "",
                                            .asked = asked,
                                            .achieved = stats_quantile(s, at[i].q) / MS,
-                                           .tolerance = tolerance > DELAY_MS ? tolerance : DELAY_MS,
+                                           .tolerance = fmax(tolerance, least),
                                            .error = n > 1 ? slope * sqrt(at[i].q * (1 - at[i].q) / n) : 0,
                                            .p = p,
                                            .p_counts = c->o.exact,
