@@ -31,8 +31,10 @@ struct chaos {
     bool linked; /* with links: namespaces; without: loopback */
     struct tun_world *tun;
     uint64_t link_faults, link_until[SCENARIO_FAULTS_MAX]; /* those that last, a bit each; monotonic ns */
-    uint32_t addr;
-    uint16_t port;
+    uint32_t addr, server_addr; /* where phones find it; where it listens, which differs behind a proxy */
+    uint16_t port, server_port;
+    pid_t proxy;                         /* 0: none */
+    uint32_t toxic[SCENARIO_FAULTS_MAX]; /* number of a fault's toxic */
     struct chaos_server server;
     pid_t load;
     int load_status, load_err; /* load_err: read end of its stderr, -1 when closed */
@@ -64,6 +66,14 @@ int chaos_link_fault(struct chaos *c, uint32_t index, struct err_ctx *ctx);
 /* End the faults of links whose time is over. */
 int chaos_links_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
 
+/* chaos_proxy.c */
+/* Decides where the server listens, and starts a proxy if the scenario needs one. */
+int chaos_proxy_start(struct chaos *c, struct err_ctx *ctx);
+int chaos_proxy_tend(struct chaos *c, struct err_ctx *ctx);
+int chaos_toxic_begins(struct chaos *c, uint32_t index, struct err_ctx *ctx);
+int chaos_toxic_ends(struct chaos *c, uint32_t index, struct err_ctx *ctx);
+void chaos_proxy_stop(struct chaos *c);
+
 /* chaos_load.c */
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx);
 /* Read what it says, at most `ns`, and reap it. */
@@ -76,6 +86,9 @@ int chaos_load_read(struct chaos *c, struct judge_facts *facts, struct err_ctx *
 struct evidence chaos_evidence(struct chaos *c);
 int chaos_read_journal(struct chaos *c, struct judge_facts *facts, struct err_ctx *ctx);
 
+/* A port that is free now; only used on loopback. */
+int chaos_free_port(uint16_t *port, struct err_ctx *ctx);
+void chaos_address(char *out, size_t size, uint32_t addr, uint16_t port); /* "198.19.0.1:8080" */
 void chaos_path(const struct chaos *c, char *out, size_t size, const char *name);
 void chaos_event(struct chaos *c, enum hop hop, uint64_t arg);
 /* Release what still runs, however far it came. */

@@ -118,7 +118,7 @@ static int apply(struct chaos *c, uint32_t index, bool begins, struct err_ctx *c
     const struct scenario_fault *f = &c->s.faults[index];
     int rc = 0;
     for (uint32_t i = 0; i < c->s.load_n && c->tun && !rc; i++) {
-        if (!fault_hits(f, &c->s.load[i]))
+        if (f->what == FAULT_TOXIC || !fault_hits(f, &c->s.load[i]))
             continue;
         if (f->what == FAULT_LINK)
             rc = apply_profile(c, &c->s.load[i], ctx);
@@ -127,6 +127,8 @@ static int apply(struct chaos *c, uint32_t index, bool begins, struct err_ctx *c
         else if (begins)
             rc = each_phone(c, index, i, go_dark, ctx);
     }
+    if (f->what == FAULT_TOXIC)
+        rc = begins ? chaos_toxic_begins(c, index, ctx) : chaos_toxic_ends(c, index, ctx);
     if (rc)
         err_prefix(ctx, "faults.%s: ", f->name);
     return rc;

@@ -17,8 +17,7 @@
 #define HTTP_NS    (200 * NS_PER_MS)
 #define ARGS_MAX   64
 
-/* A port that is free now; only used on loopback. */
-static int free_port(uint16_t *port, struct err_ctx *ctx)
+int chaos_free_port(uint16_t *port, struct err_ctx *ctx)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof a;
@@ -30,6 +29,12 @@ static int free_port(uint16_t *port, struct err_ctx *ctx)
     if (fd >= 0)
         close(fd);
     return rc;
+}
+
+void chaos_address(char *out, size_t size, uint32_t addr, uint16_t port)
+{
+    struct in_addr a = {.s_addr = htonl(addr)};
+    snprintf(out, size, "%s:%u", inet_ntoa(a), port);
 }
 
 static int append_only(const char *path, struct err_ctx *ctx)
@@ -46,8 +51,7 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     int n = 11, rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
     if (rc)
         return rc;
-    struct in_addr a = {.s_addr = htonl(c->addr)};
-    snprintf(listen, sizeof listen, "%s:%u", inet_ntoa(a), c->port);
+    chaos_address(listen, sizeof listen, c->server_addr, c->server_port);
     chaos_path(c, data, sizeof data, "data");
     chaos_path(c, keys, sizeof keys, "keys");
     chaos_path(c, trace, sizeof trace, "trace");
@@ -94,8 +98,8 @@ static int wait_healthy(struct chaos *c, struct err_ctx *ctx)
     char words[300];
     for (;;) {
         int status = 0, http = 0;
-        int rc = child_http_get(c->tun ? c->server.pid : 0, c->addr, c->port, "/healthz", NS_PER_S, &http,
-                                NULL, NULL);
+        int rc = child_http_get(c->tun ? c->server.pid : 0, c->server_addr, c->server_port, "/healthz",
+                                NS_PER_S, &http, NULL, NULL);
         if (!rc && http == 200)
             return 0;
         if (child_ended(c->server.pid, &status)) {
@@ -120,11 +124,12 @@ static int wait_healthy(struct chaos *c, struct err_ctx *ctx)
 int chaos_server_start(struct chaos *c, struct err_ctx *ctx)
 {
     if (!c->port) {
-        int rc = c->linked ? 0 : free_port(&c->port, ctx);
-        if (rc)
-            return rc;
+        int rc = c->linked ? 0 : chaos_free_port(&c->port, ctx);
         if (c->linked)
             c->port = 8080;
+        rc = rc ? rc : chaos_proxy_start(c, ctx);
+        if (rc)
+            return rc;
     }
     bool first = c->server.starts == 0;
     int rc = spawn(c, ctx);
@@ -152,7 +157,8 @@ static void sample_metrics(struct chaos *c)
     struct buf body = BUF_INIT(1 << 20);
     int http = 0;
     if (s->pid && !s->stopped &&
-        child_http_get(c->tun ? s->pid : 0, c->addr, c->port, "/metrics", HTTP_NS, &http, &body, NULL) == 0 &&
+        child_http_get(c->tun ? s->pid : 0, c->server_addr, c->server_port, "/metrics", HTTP_NS, &http, &body,
+                       NULL) == 0 &&
         http == 200) {
         const char *text = buf_cstr(&body);
         uint64_t peak = metric(text, "chatd_sessions_peak");

@@ -47,6 +47,7 @@ static int tick(struct chaos *c, uint64_t ns, struct err_ctx *ctx)
     uint64_t now = clock_mono_ns();
     int rc = chaos_server_tend(c, now, ctx);
     rc = rc ? rc : chaos_links_tend(c, now, ctx);
+    rc = rc ? rc : chaos_proxy_tend(c, ctx);
     rc = rc ? rc : chaos_load_tend(c, ns, ctx);
     tell(c, now);
     if (!rc && *c->config->interrupted)
@@ -124,6 +125,7 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     case FAULT_BLACKOUT:
     case FAULT_LINK:
     case FAULT_DETACH:
+    case FAULT_TOXIC:
         return chaos_link_fault(c, index, ctx);
     default: /* the phones' own, and those that check_machine refused */
         break;
@@ -169,6 +171,7 @@ void chaos_stop_all(struct chaos *c)
 {
     chaos_load_stop(c, SIGINT, LOAD_STOP_NS);
     chaos_server_stop(c);
+    chaos_proxy_stop(c);
     if (c->tun)
         tun_world_stop(c->tun);
     c->tun = NULL;

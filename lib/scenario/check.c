@@ -204,6 +204,7 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
         BUG_ON("no fault");
         return 0;
     case FAULT_KILL_SERVER:
+    case FAULT_TOXIC:
     case FAULT_POWER_CUT:
     case FAULT_RESTORE:
     case FAULT_DISK_FULL:

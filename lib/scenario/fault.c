@@ -5,9 +5,9 @@
 #include "scenario/scenario_impl.h"
 #include "util/units.h"
 
-static const char *const names[] = {"kill-socket", "kill-server", "blackout",   "network-change",
-                                    "link",        "detach",      "power-cut",  "restore",
-                                    "disk-full",   "sync-fails",  "clock-jump", "remove-member"};
+static const char *const names[] = {
+    "kill-socket", "kill-server", "blackout",  "network-change", "link",       "detach",       "toxic",
+    "power-cut",   "restore",     "disk-full", "sync-fails",     "clock-jump", "remove-member"};
 _Static_assert(sizeof names / sizeof *names == FAULT_DO_COUNT, "each fault has its name");
 
 const char *fault_name(enum fault_do what)
@@ -52,6 +52,9 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
     case FAULT_BLACKOUT:
     case FAULT_DETACH:
         snprintf(out, size, "%s of %s%s for %s", names[f->what], share, f->target, span);
+        break;
+    case FAULT_TOXIC:
+        snprintf(out, size, "toxic %s%s%s", f->set, f->duration ? " for " : "", f->duration ? span : "");
         break;
     case FAULT_LINK:
         snprintf(out, size, "link %s set to %s%s%s", f->target, f->set, f->duration ? " for " : "",

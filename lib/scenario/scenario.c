@@ -101,9 +101,10 @@ static int read_do(struct place *at, void *out, const json_t *v)
     const char *s = json_string_value(v);
     if (s && fault_by_name(&f->what, s))
         return 0;
-    return scenario_error(at, ERR_INVALID,
-                          "must be one of kill-socket, kill-server, blackout, network-change, link, detach, "
-                          "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member");
+    return scenario_error(
+        at, ERR_INVALID,
+        "must be one of kill-socket, kill-server, blackout, network-change, link, detach, toxic, "
+        "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member");
 }
 
 static int read_when(struct place *at, void *out, const json_t *v)
@@ -153,9 +154,9 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
                 {"restart", 1u << FAULT_KILL_SERVER | 1u << FAULT_POWER_CUT | 1u << FAULT_RESTORE |
                                 1u << FAULT_SYNC_FAILS},
                 {"by", 1u << FAULT_CLOCK_JUMP},
-                {"set", 1u << FAULT_LINK},
-                {"for", 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH | 1u << FAULT_RESTORE |
-                            1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER}};
+                {"set", 1u << FAULT_LINK | 1u << FAULT_TOXIC},
+                {"for", 1u << FAULT_TOXIC | 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH |
+                            1u << FAULT_RESTORE | 1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (json_object_get(v, keys[i].key) && !(keys[i].kinds >> f->what & 1))
             return scenario_error(at, ERR_INVALID, "%s means nothing for %s", keys[i].key,
@@ -167,8 +168,8 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
         return scenario_error(at, ERR_INVALID, "clock-jump lacks the key by");
     if (lasts && !f->duration)
         return scenario_error(at, ERR_INVALID, "%s lacks the key for", fault_name(f->what));
-    if (f->what == FAULT_LINK && !f->set[0])
-        return scenario_error(at, ERR_INVALID, "link lacks the key set");
+    if ((f->what == FAULT_LINK || f->what == FAULT_TOXIC) && !f->set[0])
+        return scenario_error(at, ERR_INVALID, "%s lacks the key set", fault_name(f->what));
     return 0;
 }
 

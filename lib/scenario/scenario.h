@@ -65,6 +65,7 @@ enum fault_do {
     FAULT_DETACH, /* phones leave the network and come back: queues and NAT mappings are gone, addresses stay
                    */
     /* those from here on exist in the simulated world only (fault_only_simulated) */
+    FAULT_TOXIC,         /* what the chaos proxy does to streams: "set" is its SPEC (netem/proxy/toxic.h) */
     FAULT_POWER_CUT,     /* the server's machine is off: what was not synced is gone, in parts */
     FAULT_RESTORE,       /* its store is put back to what it was `for` ago, behind its back */
     FAULT_DISK_FULL,     /* for a while nothing can be written */
@@ -79,7 +80,7 @@ struct scenario_fault {
     char name[SCENARIO_NAME]; /* default "fault-<index>" */
     uint64_t at;              /* ns after the load began */
     enum fault_do what;
-    /* population (kill-socket, network-change), link or "*" (blackout, link, detach), "server" */
+    /* population (kill-socket, network-change), link or "*" (blackout, link, detach), "server" (toxic too) */
     char target[SCENARIO_NAME];
     uint32_t share_ppm; /* of the target's clients (not for link); default all */
     bool mid_frame;     /* kill-socket: "when": "mid-frame" */
@@ -87,7 +88,7 @@ struct scenario_fault {
     uint64_t restart;   /* kill-server: start again (STOP: continue) after; 0: stays down */
     uint64_t duration;  /* blackout, detach, link (0: until the load has ended) */
     int64_t by;         /* clock-jump, ns */
-    char set[128];      /* link: "loss=10%,delay=200ms", or another profile's name */
+    char set[128];      /* link: "loss=10%,delay=200ms", or another profile's name; toxic: its SPEC */
 };
 
 struct scenario {
@@ -113,6 +114,9 @@ struct scenario {
  * unknown variant. */
 int scenario_load(struct scenario *s, const char *path, const char *variant, struct err_ctx *ctx);
 void scenario_release(struct scenario *s);
+/* Append it as a file, variants left out: read back, it is the same scenario (times to the microsecond). */
+struct buf;
+void scenario_write(struct buf *out, const struct scenario *s);
 const struct scenario_link *scenario_find_link(const struct scenario *s, const char *name);
 const struct scenario_population *scenario_find_load(const struct scenario *s, const char *name);
 const char *fault_name(enum fault_do what); /* "kill-socket" */
