@@ -26,6 +26,9 @@ int faults_check(struct sim *s, struct err_ctx *ctx)
     struct netem_profile p;
     for (uint32_t i = 0; i < s->s->faults_n; i++) {
         const struct scenario_fault *f = &s->s->faults[i];
+        if (f->what == FAULT_TOXIC)
+            return err_set(ctx, ERR_UNSUPPORTED, "%s: faults.%s: the chaos proxy exists in the real world only",
+                           s->s->path, f->name);
         for (uint32_t k = 0; f->what == FAULT_LINK && k < s->s->load_n; k++) {
             int rc = fault_hits(f, &s->s->load[k]) ? profile_of(s, &s->s->load[k], 1ull << i, &p, ctx) : 0;
             if (rc) {
@@ -156,6 +159,7 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     case FAULT_REMOVE_MEMBER:
         members_remove(s, index);
         break;
+    case FAULT_TOXIC: /* faults_check refused it */
     case FAULT_DO_COUNT:
         BUG_ON("no fault");
     }
