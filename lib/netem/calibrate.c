@@ -173,7 +173,7 @@ static void see_sleep(struct calibrate *c, struct phase_seen *f, const struct ca
         p->delivered_ns - p->offered_ns > delay_ns ? p->delivered_ns - p->offered_ns - delay_ns : 0;
     uint64_t silent = p->offered_ns > f->awake_ns ? p->offered_ns - f->awake_ns : 0;
     uint64_t dozing = silent > a->drx_after_ns ? silent - a->drx_after_ns : 0;
-    bool settles = f->turns % f->plan.silences == 0, first = !f->turns++, down = p->dir == NETEM_DOWN;
+    bool settles = f->turns % 2 == 0, first = !f->turns++, down = p->dir == NETEM_DOWN;
     bool waking = !first && p->offered_ns < f->awake_ns; /* behind the packet that woke the radio */
     struct series *s = &f->flat;
     if (first || (a->rrc_idle_ns && silent > a->rrc_idle_ns))

@@ -86,7 +86,7 @@ static void judge_clock(struct calibrate *c, const struct phase_seen *f, int d)
     uint64_t packets = n ? f->way[d].offered : 0;
     calibrate_claim(c, &(struct claim){.f = f,
                                        .dir = 2,
-                                       .what = "blackout start, worst error",
+                                       .what = "blackout start, off the clock",
                                        .unit = "ms",
                                        .achieved = worst_start,
                                        .tolerance = OUTAGE_MS,
@@ -95,7 +95,7 @@ static void judge_clock(struct calibrate *c, const struct phase_seen *f, int d)
     if (p->blackout_at.n)
         calibrate_claim(c, &(struct claim){.f = f,
                                            .dir = 2,
-                                           .what = "blackout length, worst error",
+                                           .what = "blackout length, off the list",
                                            .unit = "ms",
                                            .achieved = worst_length,
                                            .tolerance = OUTAGE_MS,

@@ -26,7 +26,7 @@ uint64_t calibrate_silence(const struct calibrate_phase *phase, uint64_t i)
 
 enum netem_dir calibrate_turn(const struct calibrate_phase *phase, uint64_t i)
 {
-    bool up = phase->kind == CALIBRATE_SLEEP && i / phase->silences % 2 == 0;
+    bool up = phase->kind == CALIBRATE_SLEEP && (i % 2 == 0 || i / phase->silences % 2 == 0);
     return up ? NETEM_UP : NETEM_DOWN;
 }
 
@@ -235,15 +235,21 @@ static void silence(struct calibrate_phase *p, uint64_t ns, uint64_t spread_ns)
     p->spread_ns[p->silences++] = spread_ns;
 }
 
+static void pair(struct calibrate_phase *p, uint64_t settle_ns, uint64_t ns, uint64_t spread_ns)
+{
+    silence(p, settle_ns, 0);
+    silence(p, ns, spread_ns);
+}
+
 static void turns(struct calibrate *c, struct calibrate_phase *p)
 {
     uint64_t round = 0;
     for (unsigned i = 0; i < p->silences; i++)
         round += p->silence_ns[i] + p->spread_ns[i];
     /* silences are long: a hundredth of the packets shows as much */
-    p->turns = c->o.packets / 100 < 2000 ? c->o.packets : c->o.packets / 100;
-    if (p->turns > 20000)
-        p->turns = 20000;
+    p->turns = c->o.packets / 50 < 4000 ? c->o.packets : c->o.packets / 50;
+    if (p->turns > 40000)
+        p->turns = 40000;
     if (c->o.time_ns && p->turns > c->o.time_ns / (round / p->silences + 1))
         p->turns = c->o.time_ns / (round / p->silences + 1);
 }
@@ -264,23 +270,21 @@ static void plan_sleep(struct calibrate *c)
     p->profile.drx_short_for_ns = a->drx_short_for_ns;
     p->profile.drx_long_ns = a->drx_long_ns;
     p->profile.paging_ns = a->paging_ns;
-    /* The packet before may still wait for the radio. So that each silence is the one meant, it is longer
-     * than that wait by what the state needs: first one that lets a promotion pass (not looked at), then from
-     * the lightest sleep to the deepest. */
-    uint64_t waited = a->rrc_promotion_ns + a->paging_ns, cycle = a->drx_long_ns;
+    /* Pairs: a packet up that lets the wait of the one before pass, and is not looked at, then the one that
+     * is. */
+    uint64_t settle =
+        a->rrc_promotion_ns + a->rrc_fach_promotion_ns + a->paging_ns + a->drx_short_ns + a->drx_long_ns + MS;
     uint64_t first = a->drx_after_ns ? a->drx_after_ns : a->rrc_fach_ns ? a->rrc_fach_ns : a->rrc_idle_ns;
-    cycle = a->drx_short_ns > cycle ? a->drx_short_ns : cycle;
-    silence(p, waited + MS, 0);
-    silence(p, cycle < first / 2 ? cycle + first / 2 : first / 2, 0); /* still awake */
+    pair(p, settle, first / 2, 0); /* still awake */
     if (a->drx_after_ns && a->drx_short_ns)
-        silence(p, a->drx_after_ns + 1, a->drx_short_for_ns > 2 ? a->drx_short_for_ns - 2 : 1);
+        pair(p, settle, a->drx_after_ns + 1, a->drx_short_for_ns > 2 ? a->drx_short_for_ns - 2 : 1);
     if (a->drx_after_ns && a->drx_long_ns)
-        silence(p, a->drx_after_ns + a->drx_short_for_ns + cycle + MS, a->drx_long_ns * 5);
+        pair(p, settle, a->drx_after_ns + (a->drx_short_ns ? a->drx_short_for_ns : 0) + MS,
+             a->drx_long_ns * 5);
     if (a->rrc_fach_ns)
-        silence(p, cycle + a->rrc_fach_ns + MS, a->rrc_fach_ns / 10);
+        pair(p, settle, a->rrc_fach_ns + MS, a->rrc_fach_ns / 10);
     if (a->rrc_idle_ns)
-        silence(p, cycle + a->rrc_fach_promotion_ns + a->rrc_idle_ns + MS,
-                a->paging_ns ? 3 * a->paging_ns : MS);
+        pair(p, settle, a->rrc_idle_ns + MS, a->paging_ns ? 3 * a->paging_ns : MS);
     turns(c, p);
 }
 
