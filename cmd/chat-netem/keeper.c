@@ -70,7 +70,7 @@ static int write_about(const struct keeper *k, struct err_ctx *err)
 {
     json_t *names = json_array();
     for (uint32_t i = 0; i < k->file->n; i++)
-        json_array_append_new(names, json_string(k->file->link[i].name));
+        json_array_append_new(names, json_pack("s", k->file->link[i].name));
     json_t *o =
         json_pack("{s:I, s:s, s:o}", "pid", (json_int_t)getpid(), "file", k->file->path, "links", names);
     int rc = o && json_dump_file(o, k->about, JSON_COMPACT) == 0 ? 0 : err_errno(err, "%s", k->about);
@@ -170,20 +170,25 @@ static void detach_output(void)
 int keeper_run(struct links_file *f, const char *runtime, int ready_fd)
 {
     static struct keeper k; /* one per process */
+    struct keeper_ready ready = {0};
     struct err_ctx err = {0};
     k.file = f;
     k.listener = -1;
     prctl(PR_SET_NAME, "netem-keeper");
     int signal_fd = watch_signals();
     detach_output(); /* before anybody inherits it: whoever waits for its end would wait for the links' */
-    int rc = start_links(&k, &err);
-    rc = rc ? rc : listen_here(&k, runtime, &err);
-    bool told =
-        write(ready_fd, &rc, sizeof rc) == sizeof rc && write(ready_fd, err.text, strlen(err.text)) >= 0;
+    ready.rc = start_links(&k, &err);
+    ready.rc = ready.rc ? ready.rc : listen_here(&k, runtime, &err);
+    snprintf(ready.text, sizeof ready.text, "%s", err.text);
+    if (ready.rc) /* nothing is left when they hear of it */
+        stop(&k, true);
+    bool told = write(ready_fd, &ready, sizeof ready) == sizeof ready;
+    if (ready.rc)
+        return err_exit_status(ready.rc);
     close(ready_fd);
-    if (!rc && told) /* whoever asked is gone otherwise, and nobody would know of these links */
+    if (told) /* whoever asked is gone otherwise, and nobody would know of these links */
         serve(&k, signal_fd);
-    bool alive = any_alive(&k);
-    stop(&k, rc || alive || k.n == 0);
-    return rc ? err_exit_status(rc) : alive || k.n == 0 ? 0 : 1;
+    bool alive = any_alive(&k) || k.n == 0;
+    stop(&k, alive);
+    return alive ? 0 : 1;
 }

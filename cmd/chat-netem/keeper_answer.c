@@ -91,12 +91,12 @@ static json_t *take_down(struct keeper *k, struct kept_link *l)
     json_t *names = json_array();
     if (!l) {
         for (uint32_t i = 0; i < k->n; i++)
-            json_array_append_new(names, json_string(k->link[i].spec.name));
+            json_array_append_new(names, json_pack("s", k->link[i].spec.name));
         for (uint32_t i = 0; i < k->n; i++)
             tun_world_stop(k->link[i].world);
         k->n = 0;
     } else {
-        json_array_append_new(names, json_string(l->spec.name));
+        json_array_append_new(names, json_pack("s", l->spec.name));
         tun_world_stop(l->world);
         memmove(l, l + 1, (size_t)(&k->link[k->n] - (l + 1)) * sizeof *l);
         k->n--;

@@ -47,8 +47,14 @@ int links_load(struct links_file *f, const char *path, struct err_ctx *err);
 
 /* ---- keeper.c ---- */
 
-/* The keeper's life, after fork: starts the links, writes "" or a sentence to `ready_fd` (code first, as an
- * int), then serves until told to end. Returns its exit status. */
+/* How it went, in one piece: others may have inherited the pipe, so its end says nothing. */
+struct keeper_ready {
+    int rc;
+    char text[512];
+};
+
+/* The keeper's life, after fork: starts the links, writes a keeper_ready to `ready_fd`, then serves until
+ * told to end. Returns its exit status. */
 int keeper_run(struct links_file *f, const char *runtime, int ready_fd);
 
 struct kept_link {

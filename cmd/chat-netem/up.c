@@ -32,13 +32,10 @@ static int refuse_names(void *arg, int fd, const json_t *answer, struct err_ctx 
 /* Waits until the keeper says how it went. */
 static int await_ready(int fd, struct err_ctx *err)
 {
-    int rc;
-    char text[512] = "";
-    if (read(fd, &rc, sizeof rc) != sizeof rc)
+    struct keeper_ready ready;
+    if (read(fd, &ready, sizeof ready) != sizeof ready)
         return err_set(err, ERR_IO, "the keeper died while it set up the links");
-    for (ssize_t n, at = 0; (n = read(fd, text + at, sizeof text - 1 - (size_t)at)) > 0;)
-        at += n;
-    return rc ? err_set(err, rc, "%s", text) : 0;
+    return ready.rc ? err_set(err, ready.rc, "%s", ready.text) : 0;
 }
 
 /* The keeper is nobody's child: a second fork lets init have it. */
@@ -93,7 +90,7 @@ static void say(const struct links_file *f, const struct opt_set *o)
     if (opt_json(o)) {
         json_t *names = json_array();
         for (uint32_t i = 0; i < f->n; i++)
-            json_array_append_new(names, json_string(f->link[i].name));
+            json_array_append_new(names, json_pack("s", f->link[i].name));
         json_t *out = json_pack("{s:o, s:I}", "up", names, "seed", (json_int_t)f->seed);
         json_dumpf(out, stdout, JSON_COMPACT);
         putchar('\n');
