@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cmd/chat-netem/links.h"
+#include "cmd/chat-netem/proxy.h"
 #include "cmd/chat-netem/tool.h"
 
 #define COLUMNS 6
@@ -107,25 +108,30 @@ static int add_links(void *arg, int fd, const json_t *answer, struct err_ctx *er
 
 int tool_status(const struct opt_set *o, int *status, struct err_ctx *err)
 {
-    json_t *ask = json_pack("{s:s}", "do", "status"), *links = json_array();
+    json_t *ask = json_pack("{s:s}", "do", "status"), *links = json_array(), *proxies = json_array();
     unsigned dead = 0;
     size_t i;
     json_t *one;
     int rc = control_ask(ask, add_links, links, &dead, err);
+    rc = rc ? rc : tool_status_proxies(proxies, err);
     if (!rc && opt_json(o)) {
-        json_t *out = json_pack("{s:O, s:i}", "links", links, "dead_keepers", (int)dead);
+        json_t *out =
+            json_pack("{s:O, s:O, s:i}", "links", links, "proxies", proxies, "dead_keepers", (int)dead);
         json_dumpf(out, stdout, JSON_INDENT(1));
         putchar('\n');
         json_decref(out);
     } else if (!rc && json_array_size(links)) {
         print_table(links);
-    } else if (!rc && opt_verbosity(o) >= 0) {
+    } else if (!rc && !json_array_size(proxies) && opt_verbosity(o) >= 0) {
         fputs("chat-netem: no link is up\n", stderr);
     }
+    if (!rc && !opt_json(o))
+        json_array_foreach(proxies, i, one) tool_print_proxy(one);
     *status = dead ? 1 : 0;
     json_array_foreach(links, i, one) if (strcmp(json_string_value(json_object_get(one, "state")), "up") !=
                                           0) *status = 1;
     json_decref(ask);
     json_decref(links);
+    json_decref(proxies);
     return rc;
 }
