@@ -14,7 +14,7 @@ static const struct opt_command commands[] = {
     {"slow", "DIR...", "the slowest messages and what they waited for", 1, -1},
     {"dump", "DIR...", "the records themselves", 1, -1},
     {"diff", "DIR DIR", "verdicts before and after", 2, 2},
-    {"pcap", "[FILE...]", "the WebSocket messages in captures, or on an interface", 0, -1},
+    {"export", "DIR...", "the trace in a form that others read: Perfetto, Wireshark, OTLP, CI", 1, -1},
     {0}};
 
 static const struct opt_tool tool = {
@@ -33,6 +33,7 @@ static const struct opt_tool tool = {
                 "chat-trace explain 0193a1c2-7b1e-7c4a-9d55-0a1b2c3d4e5f trace\n"
                 "chat-trace slow -n 5 trace\n"
                 "chat-trace dump --hop link_drop --json trace\n"
+                "chat-trace export --format perfetto -o trace.json trace\n"
                 "chat-trace diff before/trace after/trace"};
 
 int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err)
@@ -62,8 +63,6 @@ static int explain(const struct trace_run *r, const char *text, struct err_ctx *
 static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     const char *command = opt_command(o), *dirs[256];
-    if (!strcmp(command, "pcap"))
-        return tool_pcap(o, status, err);
     bool explaining = !strcmp(command, "explain"), diffing = !strcmp(command, "diff");
     struct trace_run r = {0}, second = {0};
     int n = 0;
@@ -82,6 +81,8 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
         rc = tool_funnel(&r, o, status, err);
     else if (!strcmp(command, "slow"))
         rc = tool_slow(&r, o, err);
+    else if (!strcmp(command, "export"))
+        rc = tool_export(&r, o, err);
     else
         rc = tool_dump(&r, o, err);
     if (!rc && (r.problems || second.problems))

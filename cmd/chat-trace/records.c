@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/chat-trace/tool.h"
+#include "trace/rows.h"
 
 #define SLOW_MAX 10000
 
@@ -78,35 +79,18 @@ static int read_filter(struct filter *f, const struct opt_set *o, struct err_ctx
     return 0;
 }
 
-static bool carries_flow(const struct trace_event *e)
+static void what_text(char out[64], const struct trace_event *e)
 {
-    return e->hop == HOP_LINK_DROP || e->hop == HOP_LINK_DELIVER || e->hop == HOP_LINK_STATE ||
-           e->hop == HOP_SOCKET_OPEN;
-}
-
-static void ip_text(char out[24], uint32_t ip, uint16_t port)
-{
-    snprintf(out, 24, "%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255, port);
-}
-
-static void what_text(char *out, size_t n, const struct trace_event *e)
-{
-    struct trace_flow f;
-    char a[24], b[24];
-    if (!carries_flow(e)) {
+    if (trace_hop_has_flow(e->hop))
+        trace_flow_text(out, &e->id);
+    else
         id_str(&e->id, out);
-        return;
-    }
-    memcpy(&f, &e->id, sizeof f);
-    ip_text(a, f.src, f.sport);
-    ip_text(b, f.dst, f.dport);
-    snprintf(out, n, "%s>%s seq %u", a, b, f.tcp_seq);
 }
 
 static void dump_text(const struct trace_event *e)
 {
-    char what[80];
-    what_text(what, sizeof what, e);
+    char what[64];
+    what_text(what, e);
     printf(
         "%14.6f %3u %-20s %-52s chat %-6" PRIu64 " user %-6" PRIu64 " arg %-10" PRIu64 " conn %u.%u %s%s\n",
         (double)e->ts_ns / 1e9, e->node, hop_name(e->hop), what, e->chat, e->user, e->arg, e->conn,
@@ -117,14 +101,10 @@ static void dump_text(const struct trace_event *e)
 
 static void dump_json(const struct trace_event *e)
 {
-    char what[80];
-    what_text(what, sizeof what, e);
-    printf("{\"ts_ns\":%" PRIu64 ",\"node\":%u,\"hop\":\"%s\",\"%s\":\"%s\",\"chat\":\"%" PRIu64
-           "\",\"user\":\"%" PRIu64 "\",\"arg\":%" PRIu64
-           ",\"conn\":%u,\"lane_seq\":%u,\"device\":%u,\"attempt\":%u,\"flags\":%u,\"reason\":\"%s\"}\n",
-           e->ts_ns, e->node, hop_name(e->hop), carries_flow(e) ? "flow" : "id", what, e->chat, e->user,
-           e->arg, e->conn, e->lane_seq, e->device, e->attempt, e->flags,
-           e->hop == HOP_SOCKET_OPEN ? net_name(e->reason) : reason_text(e->reason));
+    struct buf row = BUF_INIT(4096);
+    trace_row_record(&row, e, -1);
+    puts(buf_cstr(&row));
+    buf_release(&row);
 }
 
 int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err)
@@ -137,7 +117,7 @@ int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx
         const struct trace_event *e = &r->event[i];
         if ((f.hop >= 0 && e->hop != f.hop) || (f.user_given && e->user != f.user) ||
             (f.chat_given && e->chat != f.chat) ||
-            (f.id_given && (carries_flow(e) || !id_equal(&e->id, &f.id))))
+            (f.id_given && (trace_hop_has_flow(e->hop) || !id_equal(&e->id, &f.id))))
             continue;
         (opt_json(o) ? dump_json : dump_text)(e);
     }

@@ -120,6 +120,8 @@ void row_set(struct row *r, const char *key, const char *value)
         snprintf(r->s.name, sizeof r->s.name, "%s", value);
     } else if (!strcmp(key, "host")) {
         snprintf(r->s.host, sizeof r->s.host, "%s", value);
+    } else if (!strcmp(key, "path")) {
+        snprintf(r->s.path, sizeof r->s.path, "%s", value);
     }
 }
 

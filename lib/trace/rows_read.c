@@ -209,7 +209,8 @@ int rows_read(struct rows_file *f, const char *path, struct trace_run *r, struct
     for (uint32_t i = 0; i < f->n; i++) {
         struct trace_source *s = &f->part[i].source;
         size_t n = strlen(path), keep = n < sizeof s->path ? n : sizeof s->path - 1;
-        memcpy(s->path, path + n - keep, keep + 1);
+        if (!*s->path) /* a row may tell where it came from first */
+            memcpy(s->path, path + n - keep, keep + 1);
         s->complete &= f->part[i].told && !rd.bad;
         if (!f->part[i].told)
             s->emitted = f->part[i].n;
