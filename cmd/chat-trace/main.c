@@ -14,6 +14,7 @@ static const struct opt_command commands[] = {
     {"slow", "DIR...", "the slowest messages and what they waited for", 1, -1},
     {"dump", "DIR...", "the records themselves", 1, -1},
     {"diff", "DIR DIR", "verdicts before and after", 2, 2},
+    {"pcap", "[FILE...]", "the WebSocket messages in captures, or on an interface", 0, -1},
     {"export", "DIR...", "the trace in a form that others read: Perfetto, Wireshark, OTLP, CI", 1, -1},
     {0}};
 
@@ -63,6 +64,8 @@ static int explain(const struct trace_run *r, const char *text, struct err_ctx *
 static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     const char *command = opt_command(o), *dirs[256];
+    if (!strcmp(command, "pcap"))
+        return tool_pcap(o, status, err);
     bool explaining = !strcmp(command, "explain"), diffing = !strcmp(command, "diff");
     struct trace_run r = {0}, second = {0};
     int n = 0;

@@ -11,6 +11,8 @@ int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status,
 int tool_slow(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 int tool_export(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
+/* Its operands are captures, not folders. */
+int tool_pcap(const struct opt_set *o, int *status, struct err_ctx *err);
 int tool_diff(const struct trace_run *before, const struct trace_run *after, const struct opt_set *o,
               int *status, struct err_ctx *err);
 
