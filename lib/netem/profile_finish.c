@@ -55,7 +55,8 @@ static int finish_direction(struct netem_direction *d, const char *way, struct e
     if (d->jitter_ns > 60000000000ull)
         return err_set(ctx, ERR_RANGE, "%s.jitter is above 60s", way);
     if (d->jitter_corr_ppm == 1000000 || d->reorder_corr_ppm == 1000000)
-        return err_set(ctx, ERR_INVALID, "%s: a correlation of 100%% never changes anything", way);
+        return err_set(ctx, ERR_INVALID, "%s.%s_corr: at 100%% nothing would ever change", way,
+                       d->jitter_corr_ppm == 1000000 ? "jitter" : "reorder");
     if (d->reorder_ppm && !d->delay_ns)
         return err_set(ctx, ERR_INVALID, "%s.reorder needs a delay to jump over", way);
     if (d->queue_head && !d->rate_bps && !d->trace)
