@@ -145,6 +145,7 @@ int tool_expose(struct tun_world *w, const char *text, struct err_ctx *err)
         rc = err_errno(err, "fork");
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_NAME, "netem-relay");
         if (getppid() == parent)
             serve(fd, server);
         _exit(0);
