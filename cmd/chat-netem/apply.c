@@ -1,6 +1,7 @@
 /* chat-netem apply: a profile as rules on a device of this machine, for as long as a command runs, for a
  * time, or until clear. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -145,9 +146,9 @@ static int consent(struct kernel_plan *plan, const struct opt_set *o, struct err
 
 /* A kernel that lacks a module makes another plan, if that is wanted. */
 static int put_on(struct kernel_plan *plan, const struct netem_profile *p, const struct opt_set *o,
-                  struct err_ctx *err)
+                  unsigned lacks, struct err_ctx *err)
 {
-    unsigned lacks = 0, more;
+    unsigned more;
     for (;;) {
         int rc = kernel_apply(plan, &more, err);
         if (rc != ERR_UNAVAILABLE || !more || lacks & more || !opt_flag(o, "partial"))
@@ -204,7 +205,10 @@ static int apply_bound(struct kernel_plan *plan, const struct netem_profile *p, 
     char **argv = opt_rest(o);
     int rc = catch_signals(&b, err);
     rc = rc ? rc : kernel_hold(&b.hold, &plan->dev, err);
-    rc = rc ? rc : put_on(plan, p, o, err);
+    rc = rc ? rc : put_on(plan, p, o, 0, err);
+    rc = rc ? rc : kernel_hold_weather(b.hold, plan, opt_seed(o), err);
+    if (!rc && plan->has_weather && opt_verbosity(o) >= 0 && !opt_given(o, "seed"))
+        fprintf(stderr, "chat-netem: seed %" PRIu64 " of the blackouts, handovers and stalls\n", opt_seed(o));
     if (!rc && opt_u64(o, "for"))
         b.end_ns = clock_mono_ns() + opt_u64(o, "for");
     if (!rc && argv)
@@ -225,13 +229,14 @@ int tool_apply(const struct opt_set *o, int *status, struct err_ctx *err)
     struct netem_profile p;
     struct kernel_plan *plan = calloc(1, sizeof *plan);
     bool bound = opt_rest(o) || opt_u64(o, "for");
+    unsigned lacks = bound ? 0 : KERNEL_NO_WEATHER; /* nobody stays to play it */
     if (!plan)
         return err_set(err, ERR_NOMEM, "memory");
     int rc = netem_profile_parse(&p, opt_operand(o, 1), err);
     rc = rc ? rc : kernel_device_find(&dev, opt_operand(o, 0), err);
     if (rc)
         goto out;
-    kernel_plan_make(plan, &p, opt_operand(o, 1), &dev, opt_flag(o, "swap"), 0);
+    kernel_plan_make(plan, &p, opt_operand(o, 1), &dev, opt_flag(o, "swap"), lacks);
     if (opt_flag(o, "dry-run")) {
         rc = dry_run(plan, o, err);
         goto out;
@@ -241,7 +246,7 @@ int tool_apply(const struct opt_set *o, int *status, struct err_ctx *err)
         rc = apply_bound(plan, &p, o, status, err);
     } else if (!rc) {
         kernel_clear(&dev, NULL, NULL); /* a keeper of older rules ends with them */
-        rc = put_on(plan, &p, o, err);
+        rc = put_on(plan, &p, o, lacks, err);
         if (!rc && opt_verbosity(o) >= 0)
             fprintf(stderr, "chat-netem: %s has the rules until `chat-netem clear %s`\n", dev.name, dev.name);
     }

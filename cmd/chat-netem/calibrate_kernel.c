@@ -43,7 +43,9 @@ struct run {
     const struct calibrate_phase *phase;
     struct pair pair;
     struct way way[2];
-    uint64_t began_ns;
+    struct kernel_plan plan;
+    struct kernel_weather *weather;
+    uint64_t seed, began_ns, window_ns; /* start of the latest window that was told */
     int rc;
     struct err_ctx *err;
 };
@@ -173,12 +175,36 @@ static uint64_t longest_ns(const struct netem_profile *p)
     return longest + QUIET_NS;
 }
 
-static void traffic(struct run *r)
+/* Brings the weather up to now, tells each window once, and says when to come again. */
+static int play(struct run *r, uint64_t *next)
 {
-    uint64_t end_ns = 0;
+    uint64_t start, length;
+    int rc = kernel_weather_step(r->weather, real_ns(), next, r->err);
+    if (!rc && kernel_weather_window(r->weather, &start, &length) && start != r->window_ns) {
+        calibrate_see_window(r->c, r->phase_n, start, length);
+        r->window_ns = start;
+    }
+    return rc;
+}
+
+static int traffic(struct run *r)
+{
+    uint64_t end_ns = 0, weather_ns = UINT64_MAX;
     r->began_ns = real_ns() + 10 * NS_PER_MS;
+    calibrate_began(r->c, r->phase_n, r->began_ns);
+    if (r->plan.has_weather) {
+        int rc = kernel_weather_new(&r->weather, &r->plan, r->seed, r->began_ns, r->err);
+        if (rc)
+            return rc;
+        weather_ns = r->began_ns;
+    }
     for (;;) {
-        uint64_t next = UINT64_MAX, now;
+        uint64_t next = UINT64_MAX, now = real_ns();
+        if (weather_ns <= now) {
+            int rc = play(r, &weather_ns);
+            if (rc)
+                return rc;
+        }
         for (int d = 0; d < 2; d++) {
             send_due(r, &r->way[d]);
             watch(r, d);
@@ -189,9 +215,10 @@ static void traffic(struct run *r)
         if (next == UINT64_MAX) {
             end_ns = end_ns ? end_ns : now + longest_ns(&r->phase->profile);
             if (now >= end_ns)
-                return;
+                return 0;
             next = end_ns;
         }
+        next = weather_ns < next ? weather_ns : next;
         if (next <= now)
             continue;
         struct timespec t = {(time_t)((next - now) / NS_PER_S), (long)((next - now) % NS_PER_S)};
@@ -220,14 +247,12 @@ static void tell(struct run *r)
 static int prepare(struct run *r)
 {
     struct kernel_device dev;
-    struct kernel_plan *plan = calloc(1, sizeof *plan);
-    int rc = plan ? pair_make(&r->pair, r->err) : err_set(r->err, ERR_NOMEM, "memory");
+    int rc = pair_make(&r->pair, r->err);
     rc = rc ? rc : kernel_device_find(&dev, PAIR_NEAR, r->err);
     if (!rc)
-        kernel_plan_make(plan, &r->phase->profile, "calibrate", &dev, false, 0);
-    rc = rc ? rc : kernel_apply(plan, NULL, r->err);
+        kernel_plan_make(&r->plan, &r->phase->profile, "calibrate", &dev, false, 0);
+    rc = rc ? rc : kernel_apply(&r->plan, NULL, r->err);
     rc = rc ? rc : pair_watch(&r->pair, &dev, r->err);
-    free(plan);
     for (int d = 0; d < 2 && !rc; d++) {
         struct way *w = &r->way[d];
         uint32_t bytes = r->phase->way[d].bytes;
@@ -243,17 +268,22 @@ static int prepare(struct run *r)
     return rc;
 }
 
+static void release(struct run *r)
+{
+    kernel_weather_free(r->weather);
+    pair_release(&r->pair);
+    free(r->way[0].sent);
+    free(r->way[1].sent);
+}
+
 static void *work(void *arg)
 {
     struct run *r = arg;
     r->rc = prepare(r);
-    if (!r->rc) {
-        traffic(r);
+    r->rc = r->rc ? r->rc : traffic(r);
+    if (!r->rc)
         tell(r);
-    }
-    pair_release(&r->pair);
-    free(r->way[0].sent);
-    free(r->way[1].sent);
+    release(r);
     return NULL;
 }
 
@@ -261,10 +291,6 @@ static void *work(void *arg)
 static const char *beyond(const struct calibrate_phase *p)
 {
     switch (p->kind) {
-    case CALIBRATE_OUTAGE:
-        return "blackouts and handovers: netem knows no time";
-    case CALIBRATE_HOLD:
-        return "stalls and handovers between cells: netem knows no time";
     case CALIBRATE_SLEEP:
         return "rrc and drx: netem does not know when the radio sleeps";
     case CALIBRATE_NAT:
@@ -280,31 +306,43 @@ static const char *beyond(const struct calibrate_phase *p)
     }
 }
 
+/* The plan and its weather are large for a stack. */
+static int in_thread(void *(*work)(void *), struct calibrate *c, unsigned i,
+                     const struct calibrate_phase *phase, uint64_t seed, struct err_ctx *err)
+{
+    struct run *r = calloc(1, sizeof *r);
+    pthread_t t;
+    if (!r)
+        return err_set(err, ERR_NOMEM, "memory");
+    r->c = c;
+    r->phase_n = i;
+    r->phase = phase;
+    r->pair = (struct pair)PAIR_NONE;
+    r->seed = seed;
+    r->err = err;
+    int e = pthread_create(&t, NULL, work, r), rc;
+    if (!e)
+        pthread_join(t, NULL);
+    rc = e ? err_set(err, ERR_NOMEM, "starting a thread: %s", strerror(e)) : r->rc;
+    free(r);
+    return rc;
+}
+
 static int kernel_run(struct calibrate *c, unsigned i, const struct calibrate_phase *phase, uint64_t seed,
                       struct err_ctx *err)
 {
-    struct run r = {.c = c, .phase_n = i, .phase = phase, .pair = PAIR_NONE, .err = err};
     const char *why = beyond(phase);
-    pthread_t t;
-    (void)seed; /* the kernel draws its own numbers */
-    if (why) {
-        calibrate_lacks(c, phase->kind, why);
-        return 0;
-    }
-    int e = pthread_create(&t, NULL, work, &r);
-    if (e)
-        return err_set(err, ERR_NOMEM, "starting a thread: %s", strerror(e));
-    pthread_join(t, NULL);
-    return r.rc;
+    if (!why)
+        return in_thread(work, c, i, phase, seed, err);
+    calibrate_lacks(c, phase->kind, why);
+    return 0;
 }
 
 static void *try_out(void *arg)
 {
     struct run *r = arg;
     r->rc = prepare(r);
-    pair_release(&r->pair);
-    free(r->way[0].sent);
-    free(r->way[1].sent);
+    release(r);
     return NULL;
 }
 
@@ -314,13 +352,7 @@ static int kernel_ready(struct err_ctx *err)
     struct calibrate_phase phase = {
         .profile.dir = {{.delay_ns = NS_PER_MS, .rate_bps = 1000000, .queue_bytes = 32000},
                         {.delay_ns = NS_PER_MS, .rate_bps = 1000000, .queue_bytes = 32000}}};
-    struct run r = {.phase = &phase, .pair = PAIR_NONE, .err = err};
-    pthread_t t;
-    int e = pthread_create(&t, NULL, try_out, &r);
-    if (e)
-        return err_set(err, ERR_NOMEM, "starting a thread: %s", strerror(e));
-    pthread_join(t, NULL);
-    return r.rc;
+    return in_thread(try_out, NULL, 0, &phase, 0, err);
 }
 
 const struct calibrate_driver calibrate_kernel = {

@@ -53,15 +53,14 @@ int kernel_device_find(struct kernel_device *d, const char *name, struct err_ctx
     return 0;
 }
 
-/* Send and wait for the kernel's answer. Frees m. */
-static int ask(struct nl_sock *s, struct nl_msg *m)
+int kernel_ask(struct nl_sock *s, struct nl_msg *m)
 {
     int rc = nl_send_auto(s, m);
     nlmsg_free(m);
     return rc < 0 ? rc : nl_wait_for_ack(s);
 }
 
-static int index_of(struct nl_sock *s, const char *name)
+int kernel_index_of(struct nl_sock *s, const char *name)
 {
     struct rtnl_link *l = NULL;
     if (rtnl_link_get_kernel(s, 0, name, &l) != 0)
@@ -79,7 +78,7 @@ static int wake_ifb(struct nl_sock *s, const struct kernel_plan *plan, const cha
     int rc = -NLE_NOMEM;
     snprintf(alias, sizeof alias, KERNEL_ALIAS "%s", plan->profile);
     if (which && wanted) {
-        rtnl_link_set_ifindex(which, index_of(s, name));
+        rtnl_link_set_ifindex(which, kernel_index_of(s, name));
         rtnl_link_set_ifalias(wanted, alias);
         rtnl_link_set_flags(wanted, IFF_UP);
         rc = rtnl_link_change(s, which, wanted, 0);
@@ -129,14 +128,14 @@ static int do_step(struct nl_sock *s, const struct kernel_plan *plan, const stru
 {
     struct nl_msg *m;
     bool ifb = step->op == KERNEL_IFB;
-    int index = ifb                                 ? index_of(s, step->dev)
-                : strcmp(step->dev, plan->dev.name) ? index_of(s, step->dev)
+    int index = ifb                                 ? kernel_index_of(s, step->dev)
+                : strcmp(step->dev, plan->dev.name) ? kernel_index_of(s, step->dev)
                                                     : plan->dev.index;
-    int to = step->op == KERNEL_REDIRECT ? index_of(s, step->to) : 0, rc = 0;
+    int to = step->op == KERNEL_REDIRECT ? kernel_index_of(s, step->to) : 0, rc = 0;
     if (!ifb || !index) {
         if (kernel_message(&m, step, index, to))
             return err_set(ctx, ERR_NOMEM, "a netlink message");
-        rc = ask(s, m);
+        rc = kernel_ask(s, m);
     }
     if (!rc && ifb)
         rc = wake_ifb(s, plan, step->dev);
@@ -175,7 +174,7 @@ static int delete_qdisc(struct nl_sock *s, int index, uint32_t handle, uint32_t 
         nlmsg_free(m);
         return -NLE_NOMEM;
     }
-    return ask(s, m);
+    return kernel_ask(s, m);
 }
 
 static int delete_filters(struct nl_sock *s, int index, bool ingress)
@@ -188,7 +187,7 @@ static int delete_filters(struct nl_sock *s, int index, bool ingress)
         nlmsg_free(m);
         return -NLE_NOMEM;
     }
-    return ask(s, m);
+    return kernel_ask(s, m);
 }
 
 static int delete_ifb(struct nl_sock *s, int index)

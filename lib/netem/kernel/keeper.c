@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -16,14 +16,31 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "util/clock.h"
+
 #define GUEST_MS 1000 /* how long a guest may take to say what it wants */
 #define TRIES    20
 #define PAUSE_NS 50000000
 
+/* What the keeper shares with its tool: the weather that it plays, once it is told so. */
+struct shared {
+    bool on;
+    struct kernel_plan plan;
+    uint64_t seed, began_ns;
+};
+
 struct kernel_hold {
     struct kernel_device dev;
-    int life_fd, pid_fd;
-    pid_t pid;
+    struct shared *shared;
+    int life_fd; /* a socket whose other end the keepers have: both sides see the other's end */
+    pid_t pid;   /* the first keeper, our child */
+};
+
+/* A keeper and what it holds. */
+struct keeper {
+    const struct kernel_device *dev;
+    const struct shared *shared;
+    int life, tie, door; /* tie: its spare waits for the end of this */
 };
 
 static socklen_t name_of(struct sockaddr_un *a, const struct kernel_device *dev)
@@ -125,36 +142,104 @@ static void detach(int keep[2])
         return;
 }
 
-/* The keeper's life. `life` ends with the tool; `ready` is told once. */
-static void keep(const struct kernel_device *dev, int life, int ready)
+/* Wait for the tool, for a guest, or for the weather to change. */
+static int wait_for(struct pollfd p[2], struct kernel_weather *w)
+{
+    uint64_t now = clock_mono_ns(), next;
+    if (!w)
+        return poll(p, 2, -1);
+    kernel_weather_step(w, now, &next, NULL); /* what fails now is tried at the next edge */
+    now = clock_mono_ns();
+    uint64_t left = next > now ? next - now : 0;
+    struct timespec t = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
+    return ppoll(p, 2, &t, NULL);
+}
+
+static struct kernel_weather *weather_of(const struct shared *shared)
+{
+    struct kernel_weather *w = NULL;
+    if (shared->on && kernel_weather_new(&w, &shared->plan, shared->seed, shared->began_ns, NULL))
+        return NULL;
+    return w;
+}
+
+/* The rules are off. The tool and the spare are told that it was on purpose. */
+static void __attribute__((noreturn)) leave(const struct keeper *k)
+{
+    if (k->tie >= 0 && write(k->tie, "d", 1) != 1)
+        _exit(1);
+    _exit(send(k->life, "done", 4, MSG_NOSIGNAL) < 0);
+}
+
+/* A keeper that was killed frees its name a moment after its end is seen. */
+static int open_door(struct keeper *k)
 {
     struct sockaddr_un a;
-    socklen_t n = name_of(&a, dev);
-    detach((int[2]){life, ready});
-    int door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), answer = 0;
-    if (door < 0 || bind(door, (struct sockaddr *)&a, n) < 0 || listen(door, 8) < 0)
-        answer = errno;
-    if (write(ready, &answer, sizeof answer) != sizeof answer || answer)
-        _exit(1);
-    close(ready);
-    for (;;) {
-        struct pollfd p[2] = {{life, POLLIN, 0}, {door, POLLIN, 0}};
-        if (poll(p, 2, -1) < 0)
-            continue;
-        if (p[0].revents) { /* nobody writes: it is the end of the tool */
-            take_off(dev);
-            _exit(0);
-        }
-        if (p[1].revents && serve(dev, door))
-            _exit(0);
+    socklen_t n = name_of(&a, k->dev);
+    k->door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    for (int try = 0; k->door >= 0 && try < TRIES; try++) {
+        if (bind(k->door, (struct sockaddr *)&a, n) == 0)
+            return listen(k->door, 8) < 0 ? errno : 0;
+        nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
     }
+    return errno;
+}
+
+static void __attribute__((noreturn)) keep(struct keeper *k)
+{
+    struct kernel_weather *weather = weather_of(k->shared);
+    for (;;) {
+        struct pollfd p[2] = {{k->life, POLLIN, 0}, {k->door, POLLIN, 0}};
+        char word;
+        if (wait_for(p, weather) <= 0)
+            continue;
+        if (p[0].revents) {
+            if (recv(k->life, &word, 1, 0) == 1) {
+                weather = weather ? weather : weather_of(k->shared);
+                continue;
+            }
+            take_off(k->dev); /* it is the end of the tool */
+            leave(k);
+        }
+        if (p[1].revents && serve(k->dev, k->door))
+            leave(k);
+    }
+}
+
+/* A keeper has a spare, which takes its place, with a spare of its own, when it dies. `ready` is told once.
+ */
+static void __attribute__((noreturn)) guard(struct keeper *k, int ready)
+{
+    int tie[2];
+    char word;
+    for (;;) {
+        pid_t spare = pipe2(tie, O_CLOEXEC) == 0 ? fork() : -1;
+        if (spare != 0)
+            break;
+        close(tie[1]);
+        if (ready >= 0)
+            close(ready);
+        ready = -1;
+        if (read(tie[0], &word, 1) == 1)
+            _exit(0);
+        close(tie[0]);
+    }
+    close(tie[0]);
+    k->tie = tie[1];
+    int error = open_door(k);
+    if (ready >= 0) {
+        if (write(ready, &error, sizeof error) != sizeof error || error)
+            _exit(1);
+        close(ready);
+    }
+    keep(k);
 }
 
 static int start(struct kernel_hold *h, struct err_ctx *ctx)
 {
     int life[2], ready[2], answer = -1;
-    if (pipe2(life, O_CLOEXEC) < 0)
-        return err_errno(ctx, "pipe");
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, life) < 0)
+        return err_errno(ctx, "socketpair");
     if (pipe2(ready, O_CLOEXEC) < 0) {
         close(life[0]);
         close(life[1]);
@@ -162,22 +247,29 @@ static int start(struct kernel_hold *h, struct err_ctx *ctx)
     }
     h->pid = fork();
     if (h->pid == 0) {
-        close(life[1]);
-        keep(&h->dev, life[0], ready[1]);
+        struct keeper k = {.dev = &h->dev, .shared = h->shared, .life = life[1], .tie = -1, .door = -1};
+        close(life[0]);
+        detach((int[2]){life[1], ready[1]});
+        guard(&k, ready[1]);
     }
-    close(life[0]);
+    close(life[1]);
     close(ready[1]);
     ssize_t n = h->pid < 0 ? -1 : read(ready[0], &answer, sizeof answer);
     close(ready[0]);
-    h->life_fd = life[1];
-    h->pid_fd = n == sizeof answer && !answer ? pidfd_open(h->pid, 0) : -1;
-    if (h->pid_fd >= 0)
+    h->life_fd = life[0];
+    if (n == sizeof answer && !answer)
         return 0;
-    close(life[1]);
+    close(life[0]);
     if (h->pid > 0)
         waitpid(h->pid, NULL, 0);
-    errno = answer > 0 ? answer : errno;
+    errno = answer > 0 ? answer : EIO;
     return err_errno(ctx, "starting the keeper of %s's rules", h->dev.name);
+}
+
+static void forget(struct kernel_hold *h)
+{
+    munmap(h->shared, sizeof *h->shared);
+    free(h);
 }
 
 int kernel_hold(struct kernel_hold **out, const struct kernel_device *dev, struct err_ctx *ctx)
@@ -186,51 +278,67 @@ int kernel_hold(struct kernel_hold **out, const struct kernel_device *dev, struc
     if (!h)
         return err_set(ctx, ERR_NOMEM, "memory");
     h->dev = *dev;
+    h->shared = mmap(NULL, sizeof *h->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h->shared == MAP_FAILED) {
+        free(h);
+        return err_set(ctx, ERR_NOMEM, "memory");
+    }
     keeper_knock(dev);
     int rc = start(h, ctx);
     if (rc)
-        free(h);
+        forget(h);
     else
         *out = h;
     return rc;
 }
 
-int kernel_hold_fd(const struct kernel_hold *h)
+int kernel_hold_weather(struct kernel_hold *h, const struct kernel_plan *plan, uint64_t seed,
+                        struct err_ctx *ctx)
 {
-    return h->pid_fd;
+    if (!plan->has_weather)
+        return 0;
+    h->shared->plan = *plan;
+    h->shared->seed = seed;
+    h->shared->began_ns = clock_mono_ns();
+    h->shared->on = true;
+    return send(h->life_fd, "w", 1, MSG_NOSIGNAL) == 1 ? 0 : err_errno(ctx, "telling the keeper");
 }
 
-static int reap(struct kernel_hold *h)
+int kernel_hold_fd(const struct kernel_hold *h)
 {
-    int status = 0;
-    while (waitpid(h->pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    close(h->pid_fd);
-    h->pid_fd = -1;
-    return status;
+    return h->life_fd;
+}
+
+/* Whether the keepers ended because the rules are off. */
+static bool ended_well(struct kernel_hold *h)
+{
+    char word[4];
+    ssize_t n, got = 0;
+    while ((n = recv(h->life_fd, word, sizeof word, 0)) > 0 || (n < 0 && errno == EINTR))
+        got = n > 0 ? n : got;
+    close(h->life_fd);
+    waitpid(h->pid, NULL, 0); /* the first keeper, which has ended, killed or not */
+    return got == sizeof word && memcmp(word, "done", sizeof word) == 0;
 }
 
 int kernel_hold_renew(struct kernel_hold *h, struct err_ctx *ctx)
 {
-    int status = reap(h);
-    close(h->life_fd);
-    h->life_fd = -1;
-    if (WIFSIGNALED(status))
+    if (!ended_well(h))
         return start(h, ctx);
+    h->life_fd = -1;
     return err_set(ctx, ERR_INTERRUPTED, "another process took the rules off %s", h->dev.name);
 }
 
 int kernel_release(struct kernel_hold *h, struct err_ctx *ctx)
 {
-    int status = -1, rc = 0;
+    int rc = 0;
     if (!h)
         return 0;
-    if (h->life_fd >= 0)
-        close(h->life_fd);
-    if (h->pid_fd >= 0)
-        status = reap(h);
-    if (status) /* it did not do its work */
-        rc = kernel_take_off(&h->dev, NULL, ctx);
-    free(h);
+    if (h->life_fd >= 0) {
+        shutdown(h->life_fd, SHUT_WR);
+        if (!ended_well(h))
+            rc = kernel_take_off(&h->dev, NULL, ctx);
+    }
+    forget(h);
     return rc;
 }

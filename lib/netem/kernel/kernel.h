@@ -102,13 +102,15 @@ struct kernel_plan {
     char refused[KERNEL_SENTENCES_MAX][160], note[KERNEL_SENTENCES_MAX][160];
     unsigned refused_n, notes;
     char profile[200]; /* as it was asked for, as far as it fits; kept in the kernel as an IFB's alias */
+    struct netem_profile weather; /* its windows, when somebody is to play them */
+    bool has_weather;
 };
 
 /* ERR_NOTFOUND: no such device. */
 int kernel_device_find(struct kernel_device *d, const char *name, struct err_ctx *ctx);
 
-/* Modules that a kernel may be without. */
-enum kernel_lack { KERNEL_NO_NETEM = 1, KERNEL_NO_POLICE = 2 };
+/* Modules that a kernel may be without, and that nobody is there to play blackouts, handovers and stalls. */
+enum kernel_lack { KERNEL_NO_NETEM = 1, KERNEL_NO_POLICE = 2, KERNEL_NO_WEATHER = 4 };
 
 /* Pure. The steps for a profile, and what of it is refused or done otherwise. `description` is only recorded.
  * `lacks`: bits of enum kernel_lack, to plan without them; a refusal for what that costs. */
@@ -127,19 +129,41 @@ int kernel_clear(const struct kernel_device *dev, unsigned *removed, struct err_
 /* What is on it, read back from the kernel, as text or one JSON object. */
 int kernel_show(struct buf *out, const struct kernel_device *dev, bool json, struct err_ctx *ctx);
 
+/* --- Blackouts, handovers and stalls ---
+ *
+ * netem knows no time, so a process plays them: it replaces netem's parameters where a window of the link
+ * model (netem/link.h: the same seed, the same windows) begins and ends. In the dark every packet that comes
+ * to netem is lost; while packets are held, netem's delay is what is left of the window, renewed every 2 ms.
+ */
+struct kernel_weather;
+/* `plan` must outlive it; `now_ns` is the link's beginning, of any monotonic clock. Speaks to the namespace
+ * of the caller. */
+int kernel_weather_new(struct kernel_weather **w, const struct kernel_plan *plan, uint64_t seed,
+                       uint64_t now_ns, struct err_ctx *ctx);
+void kernel_weather_free(struct kernel_weather *w); /* NULL is fine */
+/* Makes the rules what they must be now; *next_ns: when to call again. */
+int kernel_weather_step(struct kernel_weather *w, uint64_t now_ns, uint64_t *next_ns, struct err_ctx *ctx);
+/* The window that the latest step is inside of, or false. */
+bool kernel_weather_window(const struct kernel_weather *w, uint64_t *start_ns, uint64_t *length_ns);
+
 /* --- Rules that end with their tool ---
  *
- * A keeper process of its own session holds a pipe of ours. When we end, by whatever death, the keeper takes
- * the rules off. When the keeper dies first, kernel_hold_fd becomes readable and kernel_hold_renew starts
- * another one; who dies together with its keeper leaves rules that kernel_show and kernel_clear find. A
- * keeper listens on an abstract socket named after the device's index, which its namespace keeps to itself:
- * kernel_clear and kernel_hold knock there first, so two tools never fight over a device. */
+ * A keeper process of its own session holds a socket of ours. When we end, by whatever death, the keeper
+ * takes the rules off. When the keeper is killed its spare takes its place; when both are, kernel_hold_fd
+ * becomes readable and kernel_hold_renew starts others. Who dies at the same moment as both leaves rules that
+ * kernel_show and kernel_clear find. A keeper listens on an abstract socket named after the device's index,
+ * which its namespace keeps to itself: kernel_clear and kernel_hold knock there first, so two tools never
+ * fight over a device. */
 struct kernel_hold;
 /* Start the keeper, before kernel_apply. Rules of an older keeper are taken off with it. */
 int kernel_hold(struct kernel_hold **h, const struct kernel_device *dev, struct err_ctx *ctx);
-/* Readable when the keeper has ended. */
+/* After kernel_apply: the keeper plays the plan's weather from now on, and so does each that takes its place.
+ * `plan` is copied, its delay tables were there when kernel_hold was called. */
+int kernel_hold_weather(struct kernel_hold *h, const struct kernel_plan *plan, uint64_t seed,
+                        struct err_ctx *ctx);
+/* Readable when the keepers have ended. */
 int kernel_hold_fd(const struct kernel_hold *h);
-/* After that. 0: it was killed, there is another one now. ERR_INTERRUPTED: it took the rules off because
+/* After that. 0: they were killed, there are others now. ERR_INTERRUPTED: they took the rules off because
  * somebody asked for it. */
 int kernel_hold_renew(struct kernel_hold *h, struct err_ctx *ctx);
 /* The rules come off; returns when they have. Frees h (NULL is fine). */

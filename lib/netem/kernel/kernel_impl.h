@@ -31,6 +31,10 @@ void kernel_step_tc(struct buf *out, const struct kernel_step *s);
 /* netem's words after "netem". */
 void kernel_netem_tc(struct buf *out, const struct kernel_netem *n);
 
+/* Sends and waits for the kernel's answer, a libnl error. Frees m. */
+int kernel_ask(struct nl_sock *s, struct nl_msg *m);
+/* 0: no such device. */
+int kernel_index_of(struct nl_sock *s, const char *name);
 /* A netlink error as one of ours, with a sentence. */
 int kernel_nl_failed(int nlerr, const char *what, struct err_ctx *ctx);
 int kernel_connect(struct nl_sock **s, struct err_ctx *ctx);

@@ -81,7 +81,8 @@ static void loss_of(struct kernel_netem *n, const struct netem_direction *d)
     n->k1 = share_ppm(d->loss_good_ppm);
 }
 
-static struct kernel_netem air_of(const struct netem_direction *d, const struct kernel_device *dev)
+static struct kernel_netem air_of(const struct netem_direction *d, const struct kernel_device *dev,
+                                  bool holds)
 {
     struct kernel_netem n = {.limit = air_limit(d),
                              .delay_ns = whole_us(d->delay_ns),
@@ -104,7 +105,7 @@ static struct kernel_netem air_of(const struct netem_direction *d, const struct 
         n.reorder_cor = share_ppm(d->reorder_corr_ppm);
         n.gap = d->reorder_gap ? d->reorder_gap : 1;
     }
-    if (!n.rate && n.jitter_ns)
+    if (!n.rate && (n.jitter_ns || holds))
         n.rate = WIRE_RATE; /* keeps the order: no packet is sent before its predecessor */
     if (!n.rate)
         n.overhead = 0;
@@ -143,7 +144,7 @@ static void add_air(struct kernel_plan *plan, const char *dev, const struct nete
     struct kernel_step *s = add(plan, KERNEL_NETEM, dev);
     s->handle = KERNEL_AIR;
     s->parent = KERNEL_ROOT | 1;
-    s->netem = air_of(d, &plan->dev);
+    s->netem = air_of(d, &plan->dev, plan->has_weather);
 }
 
 /* A bucket of one frame stands for half a frame of the queue, on average. */
@@ -177,7 +178,7 @@ static void add_up(struct kernel_plan *plan, const struct netem_direction *d, un
         else
             add_gate(plan, ifb, d);
     }
-    if (asks(d) && !(lacks & KERNEL_NO_NETEM))
+    if ((asks(d) || plan->has_weather) && !(lacks & KERNEL_NO_NETEM))
         add_air(plan, plan->dev.name, d);
 }
 
@@ -185,7 +186,7 @@ static void add_down(struct kernel_plan *plan, const struct netem_direction *d, 
 {
     char ifb[16];
     kernel_ifb_name(ifb, &plan->dev, false);
-    if (!asks(d) || (lacks & KERNEL_NO_NETEM && !d->rate_bps))
+    if ((!asks(d) && !plan->has_weather) || (lacks & KERNEL_NO_NETEM && !d->rate_bps))
         return;
     add(plan, KERNEL_IFB, ifb);
     if (lacks & KERNEL_NO_NETEM)
@@ -217,7 +218,7 @@ static void add_redirects(struct kernel_plan *plan, const struct netem_direction
         snprintf(s->to, sizeof s->to, "%s", name);
         s->parent = 0;
         s->redirect.ingress = !up;
-        if (!up && down->rate_bps && !lacks)
+        if (!up && down->rate_bps && !(lacks & (KERNEL_NO_NETEM | KERNEL_NO_POLICE)))
             s->redirect = (struct kernel_redirect){true, down->rate_bps / 8, queue_bytes(down), POLICE_MTU};
     }
 }
@@ -249,18 +250,26 @@ static void judge_direction(struct kernel_plan *plan, const char *way, struct ne
              AIR_UNLIMITED);
 }
 
-static void judge_radio(struct kernel_plan *plan, const struct netem_profile *p)
+static void judge_radio(struct kernel_plan *plan, const struct netem_profile *p, unsigned lacks)
 {
-    if (p->blackout.every_ns || p->blackout_period_ns || p->blackout_at.n)
-        REFUSE(plan, "blackout: netem knows no time");
-    if (p->handover.every_ns || p->cell.every_ns)
-        REFUSE(plan, "handover: netem knows no time");
-    if (p->stall.every_ns)
-        REFUSE(plan, "stall: netem knows no time");
+    bool dark = p->blackout.every_ns || p->blackout_period_ns || p->blackout_at.n || p->handover.every_ns;
+    bool held = p->stall.every_ns || p->cell.every_ns;
+    plan->has_weather = (dark || held) && !(lacks & (KERNEL_NO_WEATHER | KERNEL_NO_NETEM));
+    plan->weather = *p;
+    if ((dark || held) && !plan->has_weather)
+        REFUSE(plan, "blackout, handover, cell, stall: netem knows no time%s",
+               lacks & KERNEL_NO_NETEM ? "" : "; with -- CMD or --for they are played");
+    if (plan->has_weather && dark)
+        NOTE(plan,
+             "down: a packet that waits for the rate when it gets dark is not lost: netem has counted it");
+    if (plan->has_weather && held)
+        NOTE(plan, "what waits while packets are held (stall, cell) is not limited by the queue");
+    if (p->handover_loses_ppm || p->blackout_loses_ppm)
+        REFUSE(plan, "handover_loses, blackout_loses: the device keeps its address");
     if (p->nat_idle_ns)
         REFUSE(plan, "nat_idle: netem knows no flows");
     if (p->rrc_idle_ns || p->rrc_fach_ns || p->drx_after_ns)
-        REFUSE(plan, "rrc and drx: netem does not know when the radio sleeps");
+        REFUSE(plan, "rrc, drx, paging: netem does not know when the radio sleeps");
 }
 
 static void judge_lacks(struct kernel_plan *plan, const struct netem_profile *p, unsigned lacks)
@@ -292,9 +301,9 @@ void kernel_plan_make(struct kernel_plan *plan, const struct netem_profile *p, c
     snprintf(plan->profile, sizeof plan->profile, "%s", description);
     judge_direction(plan, "up", &fit.dir[NETEM_UP]);
     judge_direction(plan, "down", &fit.dir[NETEM_DOWN]);
-    judge_radio(plan, p);
+    judge_radio(plan, p, lacks);
     judge_lacks(plan, &fit, lacks);
-    if (asks(up) || asks(down))
+    if (asks(up) || asks(down) || plan->has_weather)
         NOTE(plan, "the kernel draws its own random numbers: no seed repeats a run");
     add_up(plan, up, lacks);
     add_down(plan, down, lacks);
