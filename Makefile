@@ -41,7 +41,7 @@ all: deps
 build: $(BIN)
 
 help:
-	@echo "make deps | all | demo | test | test-unit | test-e2e | lint | format | bench | install | uninstall | clean"
+	@echo "make deps | all | demo | test | test-unit | test-e2e | test-kernel-netem | lint | format | bench | install | uninstall | clean"
 
 # Installs Debian packages, and only those that are missing.
 deps:
@@ -87,6 +87,13 @@ test-unit: test-build
 	@B=$(B) tests/run.sh unit fuzz
 test-e2e: test-build
 	@B=$(B) tests/run.sh e2e
+
+# Kernel links for real, inside user-mode Linux; takes about ten minutes.
+.PHONY: test-kernel-netem
+test-kernel-netem: deps
+	@tests/deps.sh user-mode-linux
+	@$(MAKE) --no-print-directory build
+	@B=$(B) TEST_SECONDS=3600 tests/run.sh slow/kernel_netem
 
 demo: deps
 	@$(MAKE) --no-print-directory build

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages the toolkit needs, and only those that are missing. Quiet when there is nothing to do.
+# Installs the Debian packages the toolkit needs (and those named), and only what is missing. Quiet when there is nothing
+# to do.
 set -eu
 want="gcc libc6-dev binutils make pkg-config git
 libwebsockets-dev libev-dev librocksdb-dev libsodium-dev libjansson-dev libcmocka-dev libnl-3-dev libnl-route-3-dev
 zlib1g-dev libzstd-dev libpcap-dev libfuse3-dev fuse3 iproute2 iputils-ping iperf3 procps
-python3 python3-websockets curl clang clang-format cppcheck"
+python3 python3-websockets curl clang clang-format cppcheck $*"
 missing=""
 for p in $want; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"

@@ -158,7 +158,8 @@ static void see_held(struct calibrate *c, const struct phase_seen *f, struct way
     const struct netem_direction *d = &f->plan.profile.dir[p->dir];
     uint64_t base = d->delay_ns + calibrate_service_ns(d, p->bytes);
     uint64_t waited = p->delivered_ns - p->offered_ns > base ? p->delivered_ns - p->offered_ns - base : 0;
-    if (waited > HOLD_MIN_NS && p->offered_ns >= w->dark_since_ns) {
+    uint64_t own = 2 * c->o.late_ns > HOLD_MIN_NS ? 2 * c->o.late_ns : HOLD_MIN_NS;
+    if (waited > own && p->offered_ns >= w->dark_since_ns) {
         spans_add(c, &w->dark, p->offered_ns, waited);
         w->dark_since_ns = p->offered_ns + waited;
     }
