@@ -42,7 +42,7 @@ struct batches_check {
     uint64_t batch; /* the one being read */
     uint32_t place;
     uint64_t seq[BATCH_CHATS + 1];
-    const char *wrong = "";
+    const char *wrong;
 };
 
 static inline bool batches_see(void *arg, const struct entry *e)
