@@ -97,7 +97,7 @@ static inline int batches_write(const char *url, const char *keys, uint64_t last
     }
     int64_t have = batches_in(s, seq, &wrong);
     if (have < 0)
-        dprintf(fd, "error %s\n", wrong);
+        dprintf(fd, "error %s\n", wrong ? wrong : "it cannot be read");
     else
         dprintf(fd, "open %" PRIu64 " %" PRId64 "\n", store_epoch(s), have);
     for (uint64_t i = (uint64_t)have + 1; have >= 0 && (!last || i <= last); i++) {
