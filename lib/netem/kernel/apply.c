@@ -34,7 +34,7 @@ int kernel_connect(struct nl_sock **s, struct err_ctx *ctx)
 
 int kernel_device_find(struct kernel_device *d, const char *name, struct err_ctx *ctx)
 {
-    struct nl_sock *s;
+    struct nl_sock *s = NULL;
     struct rtnl_link *l = NULL;
     int rc = strlen(name) < sizeof d->name ? kernel_connect(&s, ctx) : 0;
     if (rc)
@@ -225,7 +225,7 @@ static int take_off(struct nl_sock *s, const struct kernel_found *f, const struc
 
 int kernel_take_off(const struct kernel_device *dev, unsigned *removed, struct err_ctx *ctx)
 {
-    struct nl_sock *s;
+    struct nl_sock *s = NULL;
     struct kernel_found *f = calloc(1, sizeof *f);
     int rc = f ? kernel_connect(&s, ctx) : err_set(ctx, ERR_NOMEM, "memory");
     if (rc) {
@@ -255,7 +255,7 @@ int kernel_clear(const struct kernel_device *dev, unsigned *removed, struct err_
 
 int kernel_apply(const struct kernel_plan *plan, unsigned *lacks, struct err_ctx *ctx)
 {
-    struct nl_sock *s;
+    struct nl_sock *s = NULL;
     struct kernel_found *f = calloc(1, sizeof *f);
     if (lacks)
         *lacks = 0;

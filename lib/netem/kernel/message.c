@@ -32,16 +32,21 @@ static double ticks_per_us(void)
     return ticks;
 }
 
+/* What tc makes of a time that 32 bits cannot hold. */
+static uint32_t to_u32(double v)
+{
+    return v < 4294967296.0 ? (uint32_t)v : 0;
+}
+
 /* How long `bytes` take, in ticks, by tc's arithmetic: whole microseconds first. */
 static uint32_t transmit_ticks(uint64_t rate, uint32_t bytes)
 {
-    uint32_t us = (uint32_t)(uint64_t)(1e6 * ((double)bytes / (double)rate));
-    return (uint32_t)(uint64_t)(us * ticks_per_us());
+    return to_u32(to_u32(1e6 * ((double)bytes / (double)rate)) * ticks_per_us());
 }
 
 static uint32_t time_ticks(uint64_t ns)
 {
-    return (uint32_t)(uint64_t)((double)(ns / 1000) * ticks_per_us());
+    return to_u32((double)(ns / 1000) * ticks_per_us());
 }
 
 /* libnl marks every nest; tc marks only those of later years. */

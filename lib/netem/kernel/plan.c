@@ -9,6 +9,7 @@
 #define WIRE_RATE     12500000000ull /* 100 Gbit/s: as good as at once */
 #define JITTER_MAX_NS 2147483000ull  /* netem keeps it in 31 bits of nanoseconds */
 #define TABLE_MAX     16384          /* NETEM_DIST_MAX */
+#define QUEUE_S_MAX   270            /* the kernel takes it as 2^32 ticks of 64 ns at most */
 #define AIR_MIN       1000u
 #define AIR_MAX       1000000u
 #define AIR_UNLIMITED 100000u
@@ -56,7 +57,9 @@ static uint32_t queue_bytes(const struct netem_direction *d)
 {
     uint64_t bytes =
         d->queue_ns ? (uint64_t)((double)d->queue_ns * (double)d->rate_bps / 8e9) : d->queue_bytes;
-    return bytes > INT32_MAX ? INT32_MAX : (uint32_t)bytes;
+    uint64_t most = d->rate_bps / 8 * QUEUE_S_MAX;
+    most = most > INT32_MAX ? INT32_MAX : most;
+    return bytes > most ? (uint32_t)most : (uint32_t)bytes;
 }
 
 /* Packets that may be in the air and in the queue before it: never the limit, unless there is no rate. */
@@ -121,10 +124,10 @@ static bool asks(const struct netem_direction *d)
 
 static struct kernel_step *add(struct kernel_plan *plan, enum kernel_op op, const char *dev)
 {
-    struct kernel_step *s = &plan->step[plan->steps++];
-    *s = (struct kernel_step){.op = op, .parent = TC_H_ROOT};
-    snprintf(s->dev, sizeof s->dev, "%s", dev);
-    return s;
+    struct kernel_step s = {.op = op, .parent = TC_H_ROOT};
+    snprintf(s.dev, sizeof s.dev, "%s", dev);
+    plan->step[plan->steps] = s;
+    return &plan->step[plan->steps++];
 }
 
 static void add_tbf(struct kernel_plan *plan, const char *dev, uint32_t handle, uint32_t parent,
@@ -229,6 +232,9 @@ static void judge_direction(struct kernel_plan *plan, const char *way, struct ne
         REFUSE(plan, "%s.trace: the kernel has rates, not delivery times", way);
         d->rate_bps = 0;
     }
+    if (d->rate_bps && (d->queue_ns > QUEUE_S_MAX * 1000000000ull ||
+                        d->queue_bytes > d->rate_bps / 8 * QUEUE_S_MAX || d->queue_bytes > INT32_MAX))
+        REFUSE(plan, "%s.queue: the kernel takes no more than %d s of the rate and 2 GiB", way, QUEUE_S_MAX);
     if (d->queue_head)
         REFUSE(plan, "%s.queue_drop=head: the kernel's queue drops the packet that comes", way);
     if (d->jitter_ns > JITTER_MAX_NS) {

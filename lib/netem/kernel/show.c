@@ -164,7 +164,7 @@ static void show_text(struct buf *out, const struct kernel_found *f, const struc
 
 int kernel_show(struct buf *out, const struct kernel_device *dev, bool json, struct err_ctx *ctx)
 {
-    struct nl_sock *s;
+    struct nl_sock *s = NULL;
     struct kernel_found *f = calloc(1, sizeof *f);
     int rc = f ? kernel_connect(&s, ctx) : err_set(ctx, ERR_NOMEM, "memory");
     if (rc) {

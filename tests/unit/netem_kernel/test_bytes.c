@@ -326,6 +326,32 @@ static void test_clsact_and_ifb(void **state)
     same_as_tc(&(struct kernel_step){.op = KERNEL_IFB, .dev = "netem-u12"});
 }
 
+/* Whole plans, whatever they consist of: each line that --dry-run prints. */
+static void test_every_named_profile(void **state)
+{
+    static struct kernel_plan plan;
+    const struct kernel_device dev = {.name = "lo", .index = 1, .mtu = 1500, .header = 14};
+    struct netem_profile p;
+    const char *name, *summary;
+    (void)state;
+    for (unsigned i = 0; netem_profile_list(i, &name, &summary); i++) {
+        assert_int_equal(netem_profile_parse(&p, name, NULL), 0);
+        kernel_plan_make(&plan, &p, name, &dev, false, 0);
+        for (unsigned k = 0; k < plan.steps; k++) {
+            struct kernel_step *s = &plan.step[k];
+            if (s->op != KERNEL_IFB) { /* the IFBs are not there */
+                strcpy(s->dev, "lo");
+                strcpy(s->to, "lo");
+            }
+            if (s->op == KERNEL_NETEM && s->netem.table)
+                put_table(s->netem.distribution, s->netem.table, s->netem.table_n);
+            if (s->op == KERNEL_NETEM)
+                s->netem.times64 = times64;
+            same_as_tc(s);
+        }
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -362,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_tbf),
         cmocka_unit_test(test_redirection_with_and_without_a_policer),
         cmocka_unit_test(test_clsact_and_ifb),
+        cmocka_unit_test(test_every_named_profile),
     };
     if (unshare(CLONE_NEWNET) < 0) {
         printf("1..1\nok 1 - tc's bytes # SKIP needs root for a network namespace\n");
