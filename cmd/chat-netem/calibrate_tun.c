@@ -8,13 +8,16 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cmd/chat-netem/calibrate.h"
+#include "netem/link.h"
 #include "netem/tun/tun.h"
 #include "util/clock.h"
 
@@ -26,6 +29,8 @@
 #define ROOM        (32 << 20)
 #define QUIET_NS    (NS_PER_S / 5) /* after everything has had its time */
 #define BURST       16
+#define LATE_NS     NS_PER_MS
+#define LATE_SHARE  200 /* one packet in so many may be later than that */
 
 struct probe {
     uint64_t offered_ns, delivered_ns, copy_ns;
@@ -251,6 +256,14 @@ static void traffic(struct run *r)
     }
 }
 
+/* Others must not make the probes late; EPERM leaves it at that, and was_punctual() judges. */
+static void on_time(bool is)
+{
+    struct sched_param p = {.sched_priority = is ? 1 : 0};
+    sched_setscheduler(0, is ? SCHED_RR | SCHED_RESET_ON_FORK : SCHED_OTHER, &p);
+    prctl(PR_SET_TIMERSLACK, is ? 1000ul : 0ul);
+}
+
 /* ---- a phase ---- */
 
 /* Without a checksum, so that damage is not hidden; nobody reads what it gets. */
@@ -331,6 +344,42 @@ static void tell(const struct run *r, struct calibrate *c, unsigned i)
     }
 }
 
+/* When the link was dark or held: its weather is the seed's alone, whatever was sent. */
+static void tell_windows(const struct run *r, struct calibrate *c, unsigned i, uint64_t seed)
+{
+    struct link l;
+    uint64_t shift = real_ns() - clock_mono_ns(), end = clock_mono_ns();
+    if ((r->phase->kind != CALIBRATE_OUTAGE && r->phase->kind != CALIBRATE_HOLD) || !r->fates->n)
+        return;
+    uint64_t t = r->fates->at[0].at_ns, since = 0;
+    link_init(&l, &r->phase->profile, seed, PHONE, t);
+    for (; t < end; t = link_state_until(&l, t)) {
+        bool up = link_state(&l, t) == LINK_UP;
+        if (up && since)
+            calibrate_see_window(c, i, since + shift, t - since);
+        since = up ? 0 : since ? since : t;
+    }
+}
+
+/* Whether this machine kept the link's time: of each probe, how long the shuttle took to hear of it and to
+ * hand it over beyond its delay. */
+static bool was_punctual(const struct run *r)
+{
+    uint64_t shift = real_ns() - clock_mono_ns(), seen[2] = {0, 0}, late = 0, all = 0;
+    for (uint64_t k = 0; k < r->fates->n; k++) {
+        const struct tun_fate *f = &r->fates->at[k];
+        const struct way *w = &r->way[f->dir];
+        if (f->kind != TUN_FATE_PACKET || f->bytes != HEADERS + w->payload || seen[f->dir] >= w->offered)
+            continue;
+        uint64_t offered = w->sent[seen[f->dir]++].offered_ns, at = f->at_ns + shift;
+        uint64_t lag = at > offered ? at - offered : 0;
+        lag += f->handed_ns > f->deliver_ns ? f->handed_ns - f->deliver_ns : 0;
+        late += lag > LATE_NS;
+        all++;
+    }
+    return late * LATE_SHARE <= all;
+}
+
 /* The inside view. */
 static int check_fates(const struct run *r, uint64_t seed, struct err_ctx *err)
 {
@@ -365,13 +414,18 @@ static int tun_run(struct calibrate *c, unsigned i, const struct calibrate_phase
     struct tun_stats s = {0};
     int rc = prepare(&r, seed + i, err);
     if (!rc) {
+        on_time(true);
         traffic(&r);
+        on_time(false);
         tun_world_stats(r.world, "*", &s);
         if (s.overrun)
             calibrate_lacks(c, phase->kind, "this machine was too slow: packets were lost before the link");
         tell(&r, c, i);
+        tell_windows(&r, c, i, seed + i);
         tun_world_stop(r.world); /* what still waits comes to its end */
         r.world = NULL;
+        if (phase->kind != CALIBRATE_LOSS && phase->kind != CALIBRATE_FULL && !s.overrun && !was_punctual(&r))
+            calibrate_lacks(c, phase->kind, "this machine was too busy: packets were carried over 1 ms late");
         rc = check_fates(&r, seed + i, err);
     }
     finish(&r);
