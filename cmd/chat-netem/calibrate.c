@@ -18,6 +18,7 @@ const struct calibrate_driver calibrate_model = {
 static const struct calibrate_driver *const drivers[] = {
     &calibrate_model,
     &calibrate_kernel,
+    &calibrate_proxy,
     &calibrate_tun,
 };
 

@@ -18,7 +18,7 @@ struct calibrate_driver {
                struct err_ctx *ctx);
 };
 
-extern const struct calibrate_driver calibrate_kernel, calibrate_model, calibrate_tun;
+extern const struct calibrate_driver calibrate_kernel, calibrate_model, calibrate_proxy, calibrate_tun;
 
 /* Exit status 0: every row passes; 1: one fails; 2: else, one is unknown. */
 int tool_calibrate(const struct opt_set *o, int *status, struct err_ctx *err);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -48,6 +49,7 @@ static int serve(const struct proxy_config *c, const struct opt_set *o, struct e
         return rc;
     if (opt_verbosity(o) >= 0)
         say_hello(p, c);
+    prctl(PR_SET_TIMERSLACK, 1000ul); /* delays are exact to some microseconds */
     rc = proxy_run(p, err);
     if (opt_json(o))
         proxy_status_json(p, &summary);

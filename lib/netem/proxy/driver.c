@@ -54,6 +54,8 @@ static int add_toxics(struct proxy *p, struct err_ctx *ctx)
     int rc = 0;
     for (int i = 0; i < p->config.toxics_n && !rc; i++)
         rc = proxy_rules_add(&p->rules, p->config.toxics[i], 0, ctx);
+    if (!rc && p->config.profile)
+        rc = proxy_rules_add_profile(&p->rules, p->config.profile, 0, ctx);
     return rc;
 }
 

@@ -28,6 +28,7 @@ struct proxy_config {
     const char *control;     /* path of the control socket; NULL: none */
     const char *const *toxics;
     int toxics_n;
+    const struct netem_profile *profile; /* one more toxic, when it is no text; NULL: none */
     uint64_t seed;
     uint64_t buffer_max;      /* 0: PROXY_BUFFER_DEFAULT */
     uint32_t connections_max; /* 0: as many as descriptors allow */

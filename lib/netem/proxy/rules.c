@@ -29,23 +29,43 @@ void proxy_rules_release(struct proxy_rules *r)
     }
 }
 
-int proxy_rules_add(struct proxy_rules *r, const char *spec, uint64_t now_ns, struct err_ctx *ctx)
+static int add(struct proxy_rules *r, struct proxy_toxic *t, uint64_t now_ns, struct err_ctx *ctx)
 {
     if (r->used == UINT32_MAX)
         return err_set(ctx, ERR_LIMIT, "more than %d toxics", PROXY_TOXICS_MAX);
     unsigned i = (unsigned)__builtin_ctz(~r->used);
-    struct proxy_toxic *t = malloc(sizeof *t);
-    int rc = t ? proxy_toxic_parse(t, spec, ctx) : err_set(ctx, ERR_NOMEM, "out of memory");
-    if (rc) {
-        free(t);
-        return rc;
-    }
+    r->toxic[i] = malloc(sizeof *t);
+    if (!r->toxic[i])
+        return err_set(ctx, ERR_NOMEM, "out of memory");
     t->number = ++r->last_number;
     t->added_ns = now_ns;
-    r->toxic[i] = t;
+    *r->toxic[i] = *t;
     r->used |= 1u << i;
     r->changes++;
     return 0;
+}
+
+int proxy_rules_add(struct proxy_rules *r, const char *spec, uint64_t now_ns, struct err_ctx *ctx)
+{
+    struct proxy_toxic t;
+    int rc = proxy_toxic_parse(&t, spec, ctx);
+    if (rc)
+        return rc;
+    rc = add(r, &t, now_ns, ctx);
+    if (rc)
+        proxy_toxic_release(&t);
+    return rc;
+}
+
+int proxy_rules_add_profile(struct proxy_rules *r, const struct netem_profile *profile, uint64_t now_ns,
+                            struct err_ctx *ctx)
+{
+    struct proxy_toxic t;
+    int rc = proxy_toxic_of_profile(&t, profile, ctx);
+    rc = rc ? rc : add(r, &t, now_ns, ctx);
+    if (rc)
+        proxy_toxic_release(&t);
+    return rc;
 }
 
 int proxy_rules_remove(struct proxy_rules *r, uint32_t number, struct err_ctx *ctx)

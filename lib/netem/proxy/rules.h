@@ -18,6 +18,9 @@ void proxy_rules_init(struct proxy_rules *r, uint64_t seed, uint64_t buffer_max)
 void proxy_rules_release(struct proxy_rules *r);
 /* Parse and add. ERR_LIMIT past PROXY_TOXICS_MAX. */
 int proxy_rules_add(struct proxy_rules *r, const char *spec, uint64_t now_ns, struct err_ctx *ctx);
+/* The same with a profile, which is copied. */
+int proxy_rules_add_profile(struct proxy_rules *r, const struct netem_profile *profile, uint64_t now_ns,
+                            struct err_ctx *ctx);
 /* ERR_NOTFOUND. The connections must be told (proxy_conn_tick) before the next addition. */
 int proxy_rules_remove(struct proxy_rules *r, uint32_t number, struct err_ctx *ctx);
 /* A number that only (seed, what) decide. */

@@ -262,15 +262,32 @@ static int parse_words(struct proxy_toxic *t, char *text, struct err_ctx *ctx)
     return check(t, seen, ctx);
 }
 
-int proxy_toxic_parse(struct proxy_toxic *t, const char *spec, struct err_ctx *ctx)
+static void defaults(struct proxy_toxic *t)
 {
-    char text[PROXY_SPEC_MAX];
-    int rc;
     memset(t, 0, sizeof *t);
     t->ways = 3;
     t->side = PROXY_SIDE_CLIENT | PROXY_SIDE_SERVER;
     t->share_ppm = 1000000;
     t->at = (struct proxy_place){true, 500000};
+}
+
+int proxy_toxic_of_profile(struct proxy_toxic *t, const struct netem_profile *profile, struct err_ctx *ctx)
+{
+    defaults(t);
+    t->kind = PROXY_PROFILE;
+    snprintf(t->spec, sizeof t->spec, "profile=%s", profile->name);
+    t->profile = malloc(sizeof *t->profile);
+    if (!t->profile)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    *t->profile = *profile;
+    return 0;
+}
+
+int proxy_toxic_parse(struct proxy_toxic *t, const char *spec, struct err_ctx *ctx)
+{
+    char text[PROXY_SPEC_MAX];
+    int rc;
+    defaults(t);
     if (strlen(spec) >= PROXY_SPEC_MAX)
         return err_set(ctx, ERR_LIMIT, "a toxic of more than %d characters", PROXY_SPEC_MAX - 1);
     strcpy(t->spec, spec);

@@ -59,6 +59,8 @@ struct proxy_toxic {
 
 /* ERR_INVALID or ERR_RANGE name the word. On success the toxic owns memory. */
 int proxy_toxic_parse(struct proxy_toxic *t, const char *spec, struct err_ctx *ctx);
+/* The profile is copied. ERR_NOMEM. */
+int proxy_toxic_of_profile(struct proxy_toxic *t, const struct netem_profile *profile, struct err_ctx *ctx);
 void proxy_toxic_release(struct proxy_toxic *t);
 
 /* Does it act at a frame? Then connections must be followed as WebSocket from their first byte. */
