@@ -10,7 +10,7 @@
  *
  * Why so. A packet has to wait for the rate in a queue of bytes first and is lost on the air afterwards;
  * netem does it the other way round and counts its queue in packets. So the queue stands before netem:
- * upwards a TBF with a bucket of one frame, on an IFB from which the packet returns to DEV's own root;
+ * upwards a TBF with a bucket of 10 ms, on an IFB from which the packet returns to DEV's own root;
  * downwards, where a packet cannot pass two IFBs, a policer, whose bucket of `queue` bytes refuses exactly
  * the packets that find a drop-tail queue of that size full. netem then takes the rate a second time, as the
  * time on the wire, which also keeps the order under jitter; a profile without a rate gets 100 Gbit/s there.

@@ -130,34 +130,40 @@ static struct kernel_step *add(struct kernel_plan *plan, enum kernel_op op, cons
     return &plan->step[plan->steps++];
 }
 
-static void add_tbf(struct kernel_plan *plan, const char *dev, uint32_t handle, uint32_t parent,
-                    uint64_t rate, uint32_t limit)
+static struct kernel_step *add_tbf(struct kernel_plan *plan, const char *dev, uint32_t handle,
+                                   uint32_t parent, uint64_t rate)
 {
     struct kernel_step *s = add(plan, KERNEL_TBF, dev);
-    uint32_t frame = kernel_frame(&plan->dev);
     s->handle = handle;
     s->parent = parent;
-    s->tbf = (struct kernel_tbf){.rate = rate, .burst = frame, .limit = limit > frame ? limit : frame};
+    s->tbf = (struct kernel_tbf){.rate = rate, .burst = kernel_frame(&plan->dev), .limit = 1u << 24};
+    return s;
 }
 
 /* The first tbf and netem below it. */
 static void add_air(struct kernel_plan *plan, const char *dev, const struct netem_direction *d)
 {
-    add_tbf(plan, dev, KERNEL_ROOT, TC_H_ROOT, WIRE_RATE, 1u << 24);
+    add_tbf(plan, dev, KERNEL_ROOT, TC_H_ROOT, WIRE_RATE);
     struct kernel_step *s = add(plan, KERNEL_NETEM, dev);
     s->handle = KERNEL_AIR;
     s->parent = KERNEL_ROOT | 1;
     s->netem = air_of(d, &plan->dev, plan->has_weather);
 }
 
-/* A bucket of one frame stands for half a frame of the queue, on average. */
+/* A bucket of 10 ms outlasts a late timer; netem, which takes the rate once more, smooths what it lets
+ * through at once. What is in the bucket is not in the queue, all but half a frame of it on average. */
 static void add_queue(struct kernel_plan *plan, const char *dev, uint32_t parent,
                       const struct netem_direction *d)
 {
-    uint32_t half = (plan->dev.mtu + plan->dev.header) / 2, bytes = queue_bytes(d);
-    add_tbf(plan, dev, KERNEL_QUEUE, parent, d->rate_bps / 8, bytes > half ? bytes - half : 0);
+    uint32_t frame = kernel_frame(&plan->dev), bytes = queue_bytes(d);
+    uint64_t bucket = d->rate_bps / 8 / 100;
+    bucket = bucket > bytes / 2 ? bytes / 2 : bucket;
+    bucket = bucket < frame ? frame : bucket;
+    struct kernel_step *s = add_tbf(plan, dev, KERNEL_QUEUE, parent, d->rate_bps / 8);
+    s->tbf.burst = (uint32_t)bucket;
+    s->tbf.limit = bytes + frame / 2 > bucket + frame ? bytes + frame / 2 - (uint32_t)bucket : frame;
     if (parent == TC_H_ROOT)
-        plan->step[plan->steps - 1].overhead = -(int32_t)plan->dev.header;
+        s->overhead = -(int32_t)plan->dev.header;
 }
 
 /* Below a netem of 1 us, which takes the packets from their sockets' accounts. */

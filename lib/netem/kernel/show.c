@@ -29,7 +29,7 @@ static struct side side_of(const struct kernel_found *f, const struct kernel_dev
             v.queue = s->redirect.police_burst;
         } else if (here && s->handle == KERNEL_QUEUE) {
             v.rate = s->tbf.rate;
-            v.queue = s->tbf.limit + (dev->mtu + dev->header) / 2;
+            v.queue = (uint64_t)s->tbf.limit + s->tbf.burst - kernel_frame(dev) / 2; /* as plan.c splits it */
         } else if (here && s->handle == KERNEL_AIR) {
             v.air = &s->netem;
         }
