@@ -66,7 +66,9 @@ static void summary_json(const struct tun_stats *s, uint64_t seed)
         printf("%s\"%s\":%" PRIu64, comma, reason_text(r), s->dropped[r]);
         comma = ",";
     }
-    printf("},\"overrun\":%" PRIu64 "}\n", s->overrun);
+    printf("},\"duplicated\":%" PRIu64 ",\"corrupted\":%" PRIu64 ",\"reordered\":%" PRIu64
+           ",\"moved\":%" PRIu64 ",\"overrun\":%" PRIu64 ",\"capture_missed\":%" PRIu64 "}\n",
+           s->duplicated, s->corrupted, s->reordered, s->moved, s->overrun, s->capture_missed);
 }
 
 static void summary_text(const struct tun_stats *s)
@@ -83,7 +85,21 @@ static void summary_text(const struct tun_stats *s)
         fprintf(stderr, "%s%s %" PRIu64, sep, reason_text(r), s->dropped[r]);
         sep = ", ";
     }
+    const struct {
+        const char *what;
+        uint64_t n;
+    } also[] = {{"came twice", s->duplicated}, {"damaged", s->corrupted}, {"out of order", s->reordered}};
+    sep = "; ";
+    for (size_t i = 0; i < sizeof also / sizeof *also; i++) {
+        if (!also[i].n)
+            continue;
+        fprintf(stderr, "%s%s %" PRIu64, sep, also[i].what, also[i].n);
+        sep = ", ";
+    }
     fputc('\n', stderr);
+    if (s->capture_missed)
+        fprintf(stderr, "chat-netem: the capture lacks %" PRIu64 " packets: the disk was too slow, or full\n",
+                s->capture_missed);
     if (s->overrun)
         fprintf(stderr,
                 "chat-netem: this machine was too slow: %" PRIu64 " packets were lost before the link\n",
