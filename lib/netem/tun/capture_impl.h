@@ -1,9 +1,9 @@
 /* Inside the room: what both ends of a link see, as pcapng (draft-ietf-opsawg-pcapng): near.pcapng and
  * far.pcapng with nanoseconds, LINKTYPE_RAW, and the fate of each packet as its comment:
  *
- *     where it was sent:   fate=delivered air=+10.120000ms arrive=+45.120000ms radio=up
- *                          fate=lost reason="queue full" radio=up
- *     where it came out:   fate=arrived sent=-45.131000ms late=0.011000ms
+ *     where it was sent:   fate=delivered air=+10.120000ms arrive=+45.120000ms radio="up"
+ *                          fate=lost reason="queue full" radio="up"
+ *     where it came out:   fate=arrived sent=-45.131000ms late=+0.011000ms
  *
  * Times are relative to the packet's own; `late` is what this machine added to the link's delay; `copy`,
  * `corrupted` and `reordered` are said where they apply.
