@@ -25,12 +25,21 @@ static const struct opt_tool tool = {
         "scenario gives it a link. Arrivals are open loop: latency counts from the time a message was meant "
         "to be sent, so a stalled generator cannot hide it; a run in which the generator itself lagged is "
         "inconclusive (status 2).\n\n"
+        "flood --transport mux runs up to 12 million phones, each a session of chat.mux.v1 behind a link of "
+        "its "
+        "own: ramp, plateau with heartbeats, churn and planted silent phones, a mass reconnect, drain. "
+        "Counts "
+        "and order-independent sums of ids take the place of a ledger, and --store compares them with the "
+        "server's store.\n\n"
         "Status 1: a threshold (--expect) did not hold. Lines '@phase NAME' on standard error tell a "
         "conductor where the run is.",
     .commands = commands,
     .options = options,
     .examples = "chat-loadgen flood --sockets 1000 --rate 200/s --for 30s\n"
                 "chat-loadgen flood --sockets 500 --expect 'p(95)<500' --expect 'lost==0'\n"
+                "chat-loadgen flood --transport mux --sockets 1000000 --rate 5000/s \\\n"
+                "  --link lte-lossy --churn 1000/s --silent 1000 --mass 10% \\\n"
+                "  --store rocksdb:./chatd-data --expect 'lost==0'\n"
                 "chat-loadgen run scenarios/01-mobile-loss/scenario.json --variant before"};
 
 struct judge {
@@ -86,6 +95,8 @@ static void report(void *arg, const struct load *l, bool interrupted)
 static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     static struct plan plan;
+    if (!strcmp(opt_command(o), "flood") && !strcmp(opt_string(o, "transport"), "mux"))
+        return flood_command(o, status, err);
     struct judge j = {.options = o};
     struct loadgen_config c = {.keys_dir = opt_string(o, "keys"),
                                .trace_dir = opt_string(o, "trace"),

@@ -130,8 +130,6 @@ int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, s
         err_prefix(err, "--client: ");
         return ERR_USAGE;
     }
-    if (!strcmp(transport, "mux"))
-        return err_set(err, ERR_UNSUPPORTED, "--transport mux is not in this build; use --transport ws");
     if (strcmp(transport, "ws"))
         return err_set(err, ERR_USAGE, "--transport '%s': ws or mux is wanted", transport);
     if (sockets < 2 || sockets > LOAD_PHONES_MAX)

@@ -13,6 +13,8 @@ struct plan {
     struct load_fault faults[SCENARIO_FAULTS_MAX];
 };
 int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err);
+/* flood over chat.mux.v1 (flood.c); *status as of a judged run. */
+int flood_command(const struct opt_set *o, int *status, struct err_ctx *err);
 int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err);
 
 #endif

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "run/server_impl.h"
 
@@ -76,6 +77,18 @@ static void metrics_commit(struct buf *b, struct store_threads *t)
     free(h);
 }
 
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%*u %llu", &pages) != 1)
+        pages = 0;
+    fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
@@ -102,6 +115,10 @@ static void metrics(struct server *s, struct ws_conn *conn)
         family(&b, "trace_dropped_total", "counter", "trace events lost because a ring was full");
         buf_printf(&b, "chatd_trace_dropped_total %llu\n", (unsigned long long)trace_dropped(s->trace));
     }
+    buf_printf(&b,
+               "# HELP process_resident_memory_bytes memory of this process\n"
+               "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %llu\n",
+               (unsigned long long)resident_bytes());
     metrics_commit(&b, s->threads);
     if (b.failed)
         reply_error(conn, 503, "overloaded", "no memory for the answer");

@@ -1,0 +1,136 @@
+/* Inside of the flood: flood.c (timeline), flood_phone.c (one phone), flood_link.c (what is on its way, and
+ * the wheel of time), flood_report.c. */
+#ifndef LOAD_FLOOD_IMPL_H
+#define LOAD_FLOOD_IMPL_H
+
+#include "core/client.h"
+#include "load/flood.h"
+#include "netem/link.h"
+#include "proto/bin.h"
+#include "util/hist.h"
+
+#define WHEEL_MS    2u
+#define WHEEL_SLOTS 8192u /* 16 s; what is later comes by again */
+#define RTO_MS      200u
+#define RTO_MAX_MS  3200u
+#define CREATES_MAX 5000u /* chats being made at once */
+
+/* SESSION_LOST: cut by us, the server's word that it is over has yet to come. */
+enum flood_session { FLOOD_NONE, FLOOD_CONNECTING, FLOOD_OPEN, FLOOD_LOST };
+
+struct flood_phone {
+    struct client client;
+    uint64_t sum;                           /* of the hashes of all ids it knows of its chat */
+    uint64_t rng;                           /* of its link */
+    uint32_t blocked_ms[2], arrive_ms[2];   /* per direction: head of line waits till; latest arrival */
+    uint32_t wake_ms, wake_prev, wake_next; /* its place in the wheel */
+    uint32_t count, unread, up;             /* ids known; bytes not yet credited; bytes of the stream up */
+    uint32_t chat;
+    uint8_t session, era; /* era: what is on its way for an earlier session is dropped */
+    bool bad_up : 1, bad_down : 1, again : 1, silent : 1, dark : 1, was_ready : 1, came : 1, chosen : 1;
+};
+
+enum flood_item_kind { ITEM_CONNECT, ITEM_UP, ITEM_BEAT, ITEM_CONNECTED, ITEM_DOWN };
+
+/* Something on its way through a phone's link. */
+struct flood_item {
+    struct flood_item *next;
+    uint32_t phone, len;
+    uint8_t kind, era, attempt;
+    bool head, arrived; /* head: it is the one that was lost, others wait for it */
+    char data[];
+};
+
+struct flood_slot {
+    struct flood_item *first, **last;
+    uint32_t phones; /* 1 + number of the first */
+};
+
+struct flood_chat {
+    uint32_t first, accepted; /* its members begin here; messages accepted */
+    uint64_t sum;             /* of their ids' hashes */
+    uint32_t asked_ms;
+    bool ready;
+};
+
+struct flood_cell {
+    struct link link;
+    uint32_t until_ms;
+    bool up;
+};
+
+enum flood_phase { FLOOD_IDLE, FLOOD_RAMP, FLOOD_PLATEAU, FLOOD_MASS, FLOOD_DRAIN, FLOOD_END };
+
+struct flood {
+    struct flood_config cfg;
+    struct client_config client;
+    struct client_pool pool;
+    struct client_io io;
+    struct rng rng;
+    struct claim claims[64];
+    struct flood_phone *phones;
+    struct flood_chat *chats;
+    uint32_t chats_n;
+    struct flood_cell *cells;
+    struct flood_slot *wheel;
+    uint32_t done_ms; /* slots up to here were served */
+    uint64_t origin_ns;
+    struct proto_scratch scratch;
+    struct buf out;
+    char *body;
+    enum flood_phase phase;
+    uint64_t phase_ns, ramp_done_ns, mass_done_ns, began_ns, plateau_ns, ended_ns;
+    uint32_t started, ready, came, mass_next, mass_left, chats_ready, create_next, creating;
+    uint64_t next_send_ns, next_churn_ns;
+    /* what is being said */
+    uint64_t intended_ns;
+    /* counts */
+    uint64_t sent, accepted, expected, delivered, duplicates, gaps, gave_up, resends, cuts, connects,
+        idle_closes, wrong_closes, ended, undecodable, outboxes, in_transit, no_phone, refused_creates,
+        verified, verify_bad;
+    uint64_t silent_gone, silent_max_ms, silent_since_ms, beats, bytes_down, bytes_up, lost_packets;
+    struct hist latency_us, server_us, accept_us, lag_us;
+    struct flood_outside outside;
+    bool drained, interrupted, checked;
+    int result;
+    struct err_ctx why;
+};
+
+static inline uint32_t flood_ms(const struct flood *f)
+{
+    return (uint32_t)((f->io.now.mono_ns - f->origin_ns) / NS_PER_MS) + 1;
+}
+static inline struct now flood_now(struct flood *f)
+{
+    return f->io.now = f->cfg.world.now(f->cfg.world.arg);
+}
+static inline uint32_t flood_chat_size(const struct flood *f, uint32_t c)
+{
+    return f->chats[c + 1].first - f->chats[c].first;
+}
+
+/* flood_link.c */
+int flood_links_init(struct flood *f, struct err_ctx *ctx);
+void flood_links_release(struct flood *f);
+void flood_wake(struct flood *f, uint32_t phone, uint32_t at_ms); /* 0: not any more */
+/* Offer to the phone's link, in the direction of the kind; false: no memory, it is lost like a packet. */
+bool flood_offer(struct flood *f, uint32_t phone, enum flood_item_kind kind, const void *p, size_t n);
+/* Serve the next slot of the wheel; false: its time has not come. */
+bool flood_turn(struct flood *f);
+
+/* flood_phone.c */
+void flood_phone_init(struct flood *f, uint32_t i);
+void flood_step(struct flood *f, uint32_t i, const struct client_event *e);
+void flood_simple(struct flood *f, uint32_t i, enum client_event_type type);
+void flood_arrived(struct flood *f, struct flood_item *item);
+void flood_fire(struct flood *f, uint32_t i);
+/* Its socket breaks (RST). */
+void flood_cut(struct flood *f, uint32_t i);
+void flood_emit(void *arg, struct client *c, const struct client_effect *e);
+void flood_send_raw(struct flood *f, uint32_t i, const struct msg *m);
+
+/* flood.c */
+void flood_on_ready(struct flood *f, uint32_t i);
+void flood_on_create(struct flood *f, uint64_t chat, bool ready);
+
+#endif

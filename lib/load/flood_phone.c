@@ -1,0 +1,291 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "load/flood_impl.h"
+#include "util/map.h"
+
+#define STAMP 16 /* hexadecimal digits of the intended time, in front of a body */
+
+void flood_phone_init(struct flood *f, uint32_t i)
+{
+    struct flood_phone *p = &f->phones[i];
+    client_init(&p->client, &f->client, FLOOD_FIRST_USER + i, 1);
+    p->rng = f->cfg.seed * 0x9e3779b97f4a7c15ull + i;
+}
+
+void flood_step(struct flood *f, uint32_t i, const struct client_event *e)
+{
+    client_step(&f->phones[i].client, e, &f->io);
+}
+
+void flood_simple(struct flood *f, uint32_t i, enum client_event_type type)
+{
+    flood_step(f, i, &(struct client_event){.type = type});
+}
+
+static uint32_t number_of(const struct flood *f, const struct client *c)
+{
+    return (uint32_t)((const struct flood_phone *)(const void *)c - f->phones);
+}
+
+/* ---- its socket ---- */
+
+/* The session is over, as far as the phone is concerned. */
+static void leave(struct flood *f, struct flood_phone *p)
+{
+    if (p->was_ready) {
+        p->was_ready = false;
+        f->ready--;
+    }
+    p->era++;
+    p->arrive_ms[0] = p->arrive_ms[1] = p->blocked_ms[0] = p->blocked_ms[1] = 0;
+    p->unread = 0;
+}
+
+static void break_off(struct flood *f, uint32_t i)
+{
+    struct flood_phone *p = &f->phones[i];
+    if (p->session == FLOOD_OPEN) {
+        f->cfg.world.cut(f->cfg.world.arg, i, p->up);
+        p->session = FLOOD_LOST;
+        f->cuts++;
+    } else if (p->session == FLOOD_CONNECTING) {
+        p->session = FLOOD_NONE;
+    }
+    leave(f, p);
+}
+
+void flood_cut(struct flood *f, uint32_t i)
+{
+    break_off(f, i);
+    flood_step(f, i, &(struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET});
+}
+
+static void connect(struct flood *f, uint32_t i)
+{
+    struct flood_phone *p = &f->phones[i];
+    p->again = p->session != FLOOD_NONE;
+    if (p->again)
+        return; /* when the server has said that the old one is over */
+    p->session = FLOOD_CONNECTING;
+    f->connects++;
+    flood_offer(f, i, ITEM_CONNECT, NULL, 0);
+}
+
+void flood_closed(struct flood *f, uint32_t i, int code)
+{
+    struct flood_phone *p = &f->phones[i];
+    bool lost = p->session == FLOOD_LOST;
+    if (p->session != FLOOD_OPEN && !lost)
+        return;
+    p->session = FLOOD_NONE;
+    if (lost) {
+        if (p->again)
+            connect(f, i);
+        return;
+    }
+    leave(f, p);
+    if (p->silent) {
+        uint64_t after = flood_ms(f) - f->silent_since_ms;
+        f->silent_gone++;
+        f->silent_max_ms = after > f->silent_max_ms ? after : f->silent_max_ms;
+        return; /* a dead phone learns nothing */
+    }
+    f->wrong_closes += code != CLOSE_SHUTDOWN;
+    f->idle_closes += code == CLOSE_IDLE;
+    flood_step(
+        f, i,
+        &(struct client_event){.type = CLIENT_DISCONNECTED, .code = code, .reason = REASON_CLOSED_BY_PEER});
+}
+
+void flood_data(struct flood *f, uint32_t i, const char *p, size_t n)
+{
+    struct flood_phone *phone = &f->phones[i];
+    f->bytes_down += n;
+    if (phone->session == FLOOD_OPEN && !phone->silent && !phone->dark)
+        flood_offer(f, i, ITEM_DOWN, p, n);
+}
+
+/* ---- what arrives ---- */
+
+static void note_server_time(struct flood *f, const struct msg *m)
+{
+    uint64_t now = f->io.now.wall_us;
+    hist_add(&f->server_us, now > m->ts ? now - m->ts : 0);
+}
+
+static void take_frame(struct flood *f, struct flood_item *item)
+{
+    struct flood_phone *p = &f->phones[item->phone];
+    struct proto_frame frame;
+    struct msg m;
+    uint8_t era = p->era;
+    p->unread += item->len;
+    if (p->unread >= f->cfg.credit / 2) {
+        f->cfg.world.credit(f->cfg.world.arg, item->phone, p->unread);
+        p->unread = 0;
+    }
+    int rc = proto_bin_begin(&frame, item->data, item->len, &f->scratch, NULL);
+    while (!rc && era == p->era && (rc = proto_bin_next(&frame, &m, NULL)) == 1) {
+        rc = 0;
+        if (m.t == MSG_DONE && slice_is(m.re, "create"))
+            flood_on_create(f, m.chat, true);
+        else if (m.t == MSG_ERROR && slice_is(m.re, "create"))
+            flood_on_create(f, m.chat, slice_is(m.code, proto_error_code(PROTO_CHAT_EXISTS)));
+        flood_step(f, item->phone, &(struct client_event){.type = CLIENT_MESSAGE, .m = &m});
+        if (frame.done)
+            break;
+    }
+    if (rc < 0)
+        f->undecodable++;
+    if (!p->was_ready && p->client.state == CLIENT_READY && p->session == FLOOD_OPEN) {
+        p->was_ready = true;
+        f->ready++;
+        f->came += !p->came;
+        p->came = true;
+        flood_on_ready(f, item->phone);
+    }
+}
+
+void flood_arrived(struct flood *f, struct flood_item *item)
+{
+    struct flood_phone *p = &f->phones[item->phone];
+    switch ((enum flood_item_kind)item->kind) {
+    case ITEM_CONNECT:
+        p->session = FLOOD_OPEN;
+        p->up = 0;
+        f->cfg.world.open(f->cfg.world.arg, item->phone, p->client.user);
+        flood_offer(f, item->phone, ITEM_CONNECTED, NULL, 0);
+        break;
+    case ITEM_CONNECTED:
+        flood_simple(f, item->phone, CLIENT_CONNECTED);
+        break;
+    case ITEM_UP:
+        p->up += item->len;
+        f->bytes_up += item->len;
+        f->cfg.world.data(f->cfg.world.arg, item->phone, item->data, item->len);
+        break;
+    case ITEM_BEAT:
+        f->cfg.world.beat(f->cfg.world.arg, item->phone);
+        break;
+    case ITEM_DOWN:
+        take_frame(f, item);
+        break;
+    }
+}
+
+void flood_fire(struct flood *f, uint32_t i)
+{
+    if (!f->phones[i].silent)
+        flood_simple(f, i, CLIENT_TIMER);
+}
+
+/* ---- what the client does ---- */
+
+void flood_send_raw(struct flood *f, uint32_t i, const struct msg *m)
+{
+    buf_reset(&f->out);
+    proto_bin_encode(&f->out, m);
+    if (!f->out.failed)
+        flood_offer(f, i, ITEM_UP, f->out.data, f->out.len);
+}
+
+static void do_send(struct flood *f, uint32_t i, const struct client_effect *e)
+{
+    if (f->phones[i].session != FLOOD_OPEN)
+        return;
+    if (e->m->t == MSG_BEAT && !e->m->away) {
+        f->beats++;
+        flood_offer(f, i, ITEM_BEAT, NULL, 0);
+        return;
+    }
+    f->resends += e->m->t == MSG_SEND && e->attempt > 1;
+    flood_send_raw(f, i, e->m);
+}
+
+static void know(struct flood_phone *p, const struct id *id)
+{
+    p->count++;
+    p->sum += hash_bytes(id, sizeof *id, 0);
+}
+
+static uint64_t stamp_of(struct slice body)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < STAMP && i < body.n; i++)
+        v = v << 4 | (uint64_t)(body.p[i] <= '9' ? body.p[i] - '0' : body.p[i] - 'a' + 10);
+    return v;
+}
+
+static void on_surface(struct flood *f, struct flood_phone *p, const struct msg *m)
+{
+    if (!slice_is(m->kind, "text"))
+        return; /* who came and went, also an entry of the log */
+    know(p, &m->id);
+    f->delivered++;
+    uint64_t said = stamp_of(m->body), now = f->io.now.mono_ns;
+    hist_add(&f->latency_us, now > said ? (now - said) / NS_PER_US : 0);
+    note_server_time(f, m);
+}
+
+static void on_accepted(struct flood *f, struct flood_phone *p, const struct client_effect *e)
+{
+    struct flood_chat *c = &f->chats[p->chat];
+    know(p, &e->id);
+    f->accepted++;
+    f->expected += flood_chat_size(f, p->chat) - 1;
+    c->accepted++;
+    c->sum += hash_bytes(&e->id, sizeof e->id, 0);
+    uint64_t made_ms = id_unix_ms(&e->id), now_ms = f->io.now.wall_us / 1000;
+    hist_add(&f->accept_us, now_ms > made_ms ? (now_ms - made_ms) * 1000 : 0);
+}
+
+void flood_emit(void *arg, struct client *c, const struct client_effect *e)
+{
+    struct flood *f = arg;
+    uint32_t i = number_of(f, c);
+    struct flood_phone *p = &f->phones[i];
+    switch (e->type) {
+    case CLIENT_DO_SEND:
+        do_send(f, i, e);
+        break;
+    case CLIENT_DO_CONNECT:
+        connect(f, i);
+        break;
+    case CLIENT_DO_CLOSE:
+        break_off(f, i);
+        break;
+    case CLIENT_SET_TIMER:
+        flood_wake(f, i, e->at_ns ? (uint32_t)((e->at_ns - f->origin_ns) / NS_PER_MS) + 1 : 0);
+        break;
+    case CLIENT_SUBMITTED:
+        f->sent++;
+        f->outboxes++;
+        break;
+    case CLIENT_FORGET:
+        f->outboxes--;
+        break;
+    case CLIENT_ACCEPTED:
+        on_accepted(f, p, e);
+        break;
+    case CLIENT_SURFACE:
+        on_surface(f, p, e->m);
+        break;
+    case CLIENT_DUPLICATE:
+        f->duplicates++;
+        break;
+    case CLIENT_GAP:
+        f->gaps++;
+        break;
+    case CLIENT_GAVE_UP:
+        f->gave_up++;
+        break;
+    case CLIENT_ENDED:
+        f->ended++;
+        break;
+    case CLIENT_RESENT:
+    case CLIENT_RECEIVED:
+    case CLIENT_SHOW_UNSENT:
+        break;
+    }
+}
