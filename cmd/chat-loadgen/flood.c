@@ -84,7 +84,8 @@ int flood_command(const struct opt_set *o, int *status, struct err_ctx *err)
                                            .drain_ns = opt_u64(o, "drain"),
                                            .lag_max_ns = 500 * NS_PER_MS,
                                            .seed = opt_seed(o),
-                                           .first_chat = clock_wall_us()}};
+                                           .first_chat = clock_wall_us(),
+                                           .first_user = clock_wall_us()}};
     int rc = check(o, &c.flood, err);
     rc = rc ? rc : loadgen_parse_url(&at, opt_string(o, "url"), err);
     if (!rc && opt_given(o, "link")) {

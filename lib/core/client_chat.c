@@ -311,12 +311,24 @@ static void in_order(struct client *c, struct client_chat *ch, const struct msg 
     surface(c, ch, m, io);
 }
 
+/* What is pushed comes in order, own messages too: on a device without memory the first one is the beginning.
+ * If it did not count, it would never be acknowledged, come again, and be shown. */
+static void own_pushed(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    struct client_chat *ch = client_orderly(c) ? get(c, m->chat, io) : NULL;
+    if (!ch || !ch->base_unknown || c->rebuild)
+        return;
+    ch->base_unknown = false;
+    ch->seq = m->seq ? m->seq - 1 : 0;
+}
+
 void chat_on_msg(struct client *c, const struct msg *m, const struct client_io *io)
 {
     c->last_ts_us = m->ts;
     if (m->from == c->user && client_has(c, CLIENT_RETRY) && outbox_find(&c->outbox, &m->id)) {
         received(c, m, REASON_NONE, io);
         send_on_accepted(c, m, io);
+        own_pushed(c, m, io);
         chat_on_own(c, m->chat, m->epoch, m->seq, io);
         return;
     }

@@ -65,7 +65,7 @@ static void ask_for_chat(struct flood *f, uint32_t c)
     f->creating += !chat->asked_ms;
     chat->asked_ms = now;
     for (uint32_t i = 0; i < n; i++)
-        users[i] = FLOOD_FIRST_USER + chat->first + i;
+        users[i] = f->cfg.first_user + chat->first + i;
     struct msg m = {.t = MSG_CREATE, .chat = f->cfg.first_chat + c, .users = users, .users_n = n};
     flood_send_raw(f, chat->first, &m);
 }
@@ -151,7 +151,7 @@ int flood_new(struct flood **out, const struct flood_config *c, struct err_ctx *
                                        .outbox_max = 64,
                                        .outbox_bytes_max = 1u << 20};
     rng_seed(&f->rng, c->seed);
-    client_pool_init(&f->pool, c->phones + 1024);
+    client_pool_init(&f->pool, 4 * c->phones);
     f->io = (struct client_io){.rng = &f->rng,
                                .pool = &f->pool,
                                .claims = f->claims,

@@ -29,7 +29,6 @@
 
 #define FLOOD_PHONES_MAX 12000000u
 #define FLOOD_CELLS      1024u
-#define FLOOD_FIRST_USER 1000u
 
 struct flood;
 
@@ -53,9 +52,9 @@ struct flood_config {
     uint64_t rate_per_1000s, churn_per_1000s;
     uint32_t mass_ppm;
     uint64_t ramp_ns, setup_ns, for_ns, dark_ns, drain_ns, lag_max_ns;
-    uint64_t seed, first_chat;
-    uint32_t credit;                  /* of a fresh session */
-    const struct netem_profile *link; /* NULL: none, everything passes at once */
+    uint64_t seed, first_chat, first_user; /* of a server that was flooded before: take fresh ones */
+    uint32_t credit;                       /* of a fresh session */
+    const struct netem_profile *link;      /* NULL: none, everything passes at once */
     struct flood_world world;
 };
 

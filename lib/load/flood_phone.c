@@ -9,7 +9,7 @@
 void flood_phone_init(struct flood *f, uint32_t i)
 {
     struct flood_phone *p = &f->phones[i];
-    client_init(&p->client, &f->client, FLOOD_FIRST_USER + i, 1);
+    client_init(&p->client, &f->client, f->cfg.first_user + i, 1);
     p->rng = f->cfg.seed * 0x9e3779b97f4a7c15ull + i;
 }
 
@@ -219,8 +219,8 @@ static uint64_t stamp_of(struct slice body)
 
 static void on_surface(struct flood *f, struct flood_phone *p, const struct msg *m)
 {
-    if (!slice_is(m->kind, "text"))
-        return; /* who came and went, also an entry of the log */
+    if (!slice_is(m->kind, "text") || m->chat != f->cfg.first_chat + p->chat)
+        return; /* who came and went is also an entry of the log */
     know(p, &m->id);
     f->delivered++;
     uint64_t said = stamp_of(m->body), now = f->io.now.mono_ns;

@@ -868,6 +868,29 @@ static void test_without_network_nothing_is_tried(void **state)
     finish(&s);
 }
 
+static void test_an_own_message_can_be_the_first_that_a_device_without_memory_is_pushed(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    say(&s);
+    struct id id = first(&s, CLIENT_SUBMITTED)->id;
+    step(&s, (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET}); /* accepted is lost */
+    pass(&s, S);
+    step(&s, (struct client_event){.type = CLIENT_CONNECTED});
+    welcome(&s, &(struct claim){CHAT, EPOCH, 1}, 1);
+    s.n = 0;
+    msg_of(&s, EPOCH, 1, ME, id);
+    assert_int_equal(count(&s, CLIENT_ACCEPTED), 1);
+    pass(&s, S);
+    assert_int_equal(sent(&s, MSG_ACK, 0)->seq, 1); /* else the server would close, and push it again */
+    s.n = 0;
+    msg_of(&s, EPOCH, 1, ME, id);
+    assert_int_equal(count(&s, CLIENT_SURFACE), 0);
+    assert_int_equal(count(&s, CLIENT_DUPLICATE), 1);
+    finish(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -903,6 +926,7 @@ int main(void)
         cmocka_unit_test(test_legacy_forgets_what_it_said_and_shows_what_it_hears),
         cmocka_unit_test(test_resync_against_a_server_that_serves_none_passes_holes_over),
         cmocka_unit_test(test_without_network_nothing_is_tried),
+        cmocka_unit_test(test_an_own_message_can_be_the_first_that_a_device_without_memory_is_pushed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
