@@ -56,7 +56,12 @@ static const struct opt_tool tool = {
         "that happened, with status 1.\n\n"
         "CHANGE is a list of blackout=DURATION, detach, attach (these also for one ADDRESS alone), and "
         "words of a PROFILE, which are put into the link's own; a name or a file at the "
-        "beginning replaces it whole.",
+        "beginning replaces it whole.\n\n"
+        "apply puts a PROFILE on DEV, a device of this machine, as rules of the kernel's sch_netem: until "
+        "clear or, with CMD or --for, for that long, however the tool ends. DEV is the phone's: what it sends "
+        "is the profile's up. What the kernel can't do is refused; blackouts, handovers and stalls are played "
+        "while the tool runs. No rules but our own are touched. Packets that the device joins when it "
+        "receives them (GRO) count as one in the downward queue: ethtool -K DEV gro off.",
     .commands = commands,
     .options = options,
     .examples = "chat-netem show lte-lossy\n"
@@ -66,7 +71,8 @@ static const struct opt_tool tool = {
                 "chat-netem up links.json --capture out && chat-netem status\n"
                 "chat-netem exec lte --side far -- ./my-server &\n"
                 "chat-netem exec lte -- ./my-client & chat-netem set lte blackout=5s\n"
-                "chat-netem down"};
+                "chat-netem down\n"
+                "chat-netem apply eth0 lte-good --partial -- ./my-client; chat-netem show-dev eth0"};
 
 static int list(void)
 {

@@ -203,10 +203,10 @@ static int put_action(struct nl_msg *m, int order, const struct kernel_redirect 
 /* u32 with one key that every packet matches. */
 static int put_redirect(struct nl_msg *m, const struct kernel_redirect *r, int to_index)
 {
-    struct {
-        struct tc_u32_sel sel;
-        struct tc_u32_key key;
-    } match = {.sel = {.flags = TC_U32_TERMINAL, .nkeys = 1}};
+    _Alignas(8) uint8_t match[sizeof(struct tc_u32_sel) + sizeof(struct tc_u32_key)] = {0};
+    struct tc_u32_sel *sel = (void *)match;
+    sel->flags = TC_U32_TERMINAL;
+    sel->nkeys = 1;
     struct nlattr *options = nest(m, TCA_OPTIONS), *actions;
     if (!options || !(actions = nest(m, TCA_U32_ACT)))
         return -1;
@@ -214,7 +214,7 @@ static int put_redirect(struct nl_msg *m, const struct kernel_redirect *r, int t
     bad = bad || put_action(m, r->police_rate ? 2 : 1, NULL, to_index);
     if (!bad)
         nla_nest_end(m, actions);
-    bad = bad || nla_put(m, TCA_U32_SEL, sizeof match, &match);
+    bad = bad || nla_put(m, TCA_U32_SEL, sizeof match, match);
     if (!bad)
         nla_nest_end(m, options);
     return bad ? -1 : 0;
