@@ -11,7 +11,6 @@ const struct calibrate_driver calibrate_model = {
     .kind = NETEM_DRIVER_MODEL,
     .tells_reasons = true,
     .exact = true,
-    .packets = 2000000,
     .run = calibrate_run_model,
 };
 

@@ -15,6 +15,7 @@ int calibrate_new(struct calibrate **out, const struct netem_profile *p, const s
         return err_set(ctx, ERR_NOMEM, "calibrate: out of memory");
     c->profile = *p;
     c->o = *o;
+    c->may_add = !o->packets && !o->time_ns;
     c->o.packets = o->packets ? o->packets : 2000000;
     if (c->o.packets > CALIBRATE_PACKETS_MAX)
         c->o.packets = CALIBRATE_PACKETS_MAX;

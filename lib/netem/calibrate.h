@@ -70,7 +70,7 @@ enum netem_dir calibrate_turn(const struct calibrate_phase *phase, uint64_t i);
 
 struct calibrate_options {
     enum netem_driver driver;
-    uint64_t packets; /* wanted in each phase and direction; 0: 2,000,000 */
+    uint64_t packets; /* wanted in each phase and direction; 0: 2,000,000, and more where loss needs them */
     uint64_t time_ns; /* a phase must not take longer by the link's clock: fewer packets then; 0: no limit */
     bool tells_reasons; /* of drops */
     bool exact;         /* the driver's times are the model's own: p of delays counts too */

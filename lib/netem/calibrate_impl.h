@@ -7,6 +7,8 @@
 #define PHASES_MAX 12
 #define RUNS_MAX   256
 
+#define LOSS_TOLERANCE 0.05 /* of what was asked; burst too */
+
 /* A growing list of numbers. */
 struct series {
     uint64_t *at;
@@ -56,7 +58,7 @@ struct calibrate {
     const char *lacks[CALIBRATE_KINDS];
     struct calibrate_row rows[CALIBRATE_ROWS_MAX];
     unsigned rows_n;
-    bool no_memory;
+    bool no_memory, may_add; /* may_add: packets that loss needs */
 };
 
 void calibrate_plan(struct calibrate *c);

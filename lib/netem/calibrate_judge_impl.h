@@ -6,7 +6,6 @@
 
 #define MS              1e6
 #define S               1e9
-#define LOSS_TOLERANCE  0.05 /* of what was asked; burst too */
 #define RATE_TOLERANCE  0.03
 #define DELAY_SHARE     0.05
 #define DELAY_MS        2.0

@@ -79,6 +79,15 @@ static void run_steady(struct run *r)
             settle(r, d, link_head_due(&r->head[d]));
 }
 
+/* A phase has windows of one kind. */
+static const struct link_window *window_at(const struct link *l, uint64_t now)
+{
+    return l->blackout.start_ns <= now   ? &l->blackout
+           : l->handover.start_ns <= now ? &l->handover
+           : l->stall.start_ns <= now    ? &l->stall
+                                         : &l->cell;
+}
+
 /* Windows are rare, so probes are dense at their edges and sparse between them; the link says where they are,
  * the probes whether that is so. */
 static void run_windows(struct run *r)
@@ -87,16 +96,15 @@ static void run_windows(struct run *r)
     uint64_t gap = r->phase->way[dir].gap_ns, n = r->phase->way[dir].packets, edge_ns = BEGIN_NS;
     enum link_state was = LINK_UP;
     struct link watch = r->link;
+    struct link_window told = {0};
     unsigned windows = 0;
     for (uint64_t now = BEGIN_NS; n && (windows < WINDOWS || was != LINK_UP); n--) {
         offer(r, dir, now, r->phase->way[dir].bytes);
         enum link_state is = link_state(&watch, now);
         uint64_t next = link_state_until(&watch, now);
-        if (is != LINK_UP && was == LINK_UP) {
-            const struct link_window *w = watch.blackout.start_ns <= now   ? &watch.blackout
-                                          : watch.handover.start_ns <= now ? &watch.handover
-                                          : watch.stall.start_ns <= now    ? &watch.stall
-                                                                           : &watch.cell;
+        const struct link_window *w = is == LINK_UP ? NULL : window_at(&watch, now);
+        if (w && (w->start_ns != told.start_ns || w->length_us != told.length_us)) {
+            told = *w;
             calibrate_see_window(r->c, r->i, w->start_ns, w->length_us * NS_PER_US);
             windows++;
         }

@@ -121,6 +121,20 @@ static void traffic(const struct calibrate *c, struct calibrate_phase *p, int d,
     p->way[d].bytes = bytes;
 }
 
+/* Rare losses in long bursts need more packets, so that the standard error is a third of what is allowed. */
+static void enough_for_loss(const struct calibrate *c, struct calibrate_phase *p, int d)
+{
+    struct chain k = stats_chain(&p->profile.dir[d]);
+    if (!c->may_add || k.loss <= 0 || k.loss >= 1)
+        return;
+    double alike = p->profile.dir[d].burst_milli ? (1 + k.correlation) / (1 - k.correlation) : 1;
+    double allowed = LOSS_TOLERANCE / 3,
+           n = (1 - k.loss) / k.loss * (alike > 1 ? alike : 1) / (allowed * allowed);
+    n = n < CALIBRATE_PACKETS_MAX ? n : CALIBRATE_PACKETS_MAX;
+    if (n > (double)p->way[d].packets)
+        p->way[d].packets = (uint64_t)n;
+}
+
 static void plan_loss(struct calibrate *c)
 {
     struct calibrate_phase *p = add(c, CALIBRATE_LOSS);
@@ -131,6 +145,8 @@ static void plan_loss(struct calibrate *c)
     quiet(&p->profile, true, false, false, false);
     for (int d = 0; d < 2; d++)
         traffic(c, p, d, PROBE_BYTES, gap);
+    for (int d = 0; d < 2; d++)
+        enough_for_loss(c, p, d);
 }
 
 static void plan_delay(struct calibrate *c)
@@ -312,6 +328,7 @@ static void plan_whole(struct calibrate *c)
         uint64_t bps = w->trace ? netem_trace_mean_bps(w->trace) : w->rate_bps;
         uint64_t service = bps ? PROBE_BYTES * 8 * S / bps : 0;
         traffic(c, p, d, PROBE_BYTES, service * 3 > 5 * MS ? service * 3 : 5 * MS);
+        enough_for_loss(c, p, d);
     }
 }
 

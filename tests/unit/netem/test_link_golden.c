@@ -41,7 +41,7 @@ static void test_every_part_of_the_model_repeats_itself(void **state)
         {"5g", 0x19bf74e7e9e08f4bull, true},
         {"wifi-poor", 0xac182732879b4a7bull, true},
         {"airplane", 0x15afac876132a490ull, false},
-        {"satellite-leo", 0x6cf71e355b8df3d7ull, true},
+        {"satellite-leo", 0x9bf2920c3fa83a6full, true},
         {"delay=40ms,jitter=10ms,jitter_corr=70%,dist=pareto", 0x3e329e39bf4f7ffdull, true},
         {"delay=40ms,jitter=10ms,dist=paretonormal,loss=2%,burst=3,loss_good=1%", 0xb47ce2e529c96231ull,
          true},
