@@ -58,8 +58,10 @@ static const struct opt_tool tool = {
         "words of a PROFILE, which are put into the link's own; a name or a file at the "
         "beginning replaces it whole.\n\n"
         "apply puts a PROFILE on DEV, a device of this machine, as rules of the kernel's sch_netem: until "
-        "clear or, with CMD or --for, for that long, however the tool ends. DEV is the phone's: what it sends "
-        "is the profile's up. What the kernel can't do is refused; blackouts, handovers and stalls are played "
+        "clear or, with CMD or --for, for that long, however the tool ends. DEV is the phone's: what it "
+        "sends "
+        "is the profile's up. What the kernel can't do is refused; blackouts, handovers and stalls are "
+        "played "
         "while the tool runs. No rules but our own are touched. Packets that the device joins when it "
         "receives them (GRO) count as one in the downward queue: ethtool -K DEV gro off.",
     .commands = commands,
