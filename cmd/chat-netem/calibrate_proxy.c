@@ -18,11 +18,13 @@
 #include <unistd.h>
 
 #include "cmd/chat-netem/calibrate.h"
+#include "netem/link.h"
 #include "netem/proxy/proxy.h"
 #include "util/clock.h"
 
 #define HEADERS  52u             /* IPv4, TCP with timestamps: as the proxy reckons */
-#define LATE_NS  (2 * NS_PER_MS) /* later than its delay by so much: it waited for the end of an outage */
+#define LATE_NS  (5 * NS_PER_MS) /* later than its delay by so much: it waits for the end of an outage */
+#define SOON_NS  (NS_PER_MS / 2) /* no later than its delay by so much: the outage is over */
 #define QUIET_NS (NS_PER_S / 2)  /* after everything has had its time */
 #define BURST    64              /* records before arrivals are looked at */
 #define PIECE    (64u << 10)
@@ -41,7 +43,7 @@ struct run {
     const struct calibrate_phase *phase;
     struct proxy *proxy;
     struct way way[2];
-    uint64_t began_ns, turn, turn_ns;
+    uint64_t opened_ns, began_ns, turn, turn_ns;
     int listener, client, server, stop[2];
     pthread_t thread;
     bool running;
@@ -74,6 +76,7 @@ static int connect_through(struct run *r, struct err_ctx *err)
                             .sin_port = htons(proxy_port(r->proxy)),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1, small = 1 << 16;
+    r->opened_ns = clock_mono_ns(); /* the link of the connection begins when the proxy takes it */
     r->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (r->client < 0 || connect(r->client, (struct sockaddr *)&a, sizeof a) ||
         (r->server = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC)) < 0)
@@ -252,10 +255,18 @@ static void traffic(struct run *r)
 
 /* --- telling ------------------------------------------------------------------------------------------ */
 
+/* In an outage what waits counts as gone, until one comes in time again. */
+static bool waited(const struct run *r, int d, const struct record *x, bool *dark)
+{
+    uint64_t due = x->offered_ns + r->phase->profile.dir[d].delay_ns;
+    *dark = x->delivered_ns > due + (*dark ? SOON_NS : LATE_NS);
+    return *dark;
+}
+
 static void tell(const struct run *r, struct calibrate *c, unsigned i)
 {
     uint64_t n[2] = {0, 0};
-    bool outage = r->phase->kind == CALIBRATE_OUTAGE;
+    bool dark[2] = {false, false};
     for (;;) { /* both ways in order of time */
         int d = -1;
         for (int k = 0; k < 2; k++) {
@@ -268,8 +279,8 @@ static void tell(const struct run *r, struct calibrate *c, unsigned i)
             return;
         const struct record *x = &r->way[d].record[n[d]++];
         bool came = x->delivered_ns != 0;
-        if (outage && came)
-            came = x->delivered_ns - x->offered_ns < r->phase->profile.dir[d].delay_ns + LATE_NS;
+        if (came && r->phase->kind == CALIBRATE_OUTAGE)
+            came = !waited(r, d, x, &dark[d]);
         if (!came && r->phase->kind == CALIBRATE_FULL)
             continue; /* still under way */
         struct calibrate_packet p = {.offered_ns = x->offered_ns,
@@ -278,6 +289,22 @@ static void tell(const struct run *r, struct calibrate *c, unsigned i)
                                      .dir = (uint8_t)d,
                                      .reason = came ? REASON_NONE : CALIBRATE_UNTOLD};
         calibrate_see(c, i, &p);
+    }
+}
+
+/* When the link was dark or held: its weather is the seed's alone, whatever was sent. */
+static void tell_windows(const struct run *r, struct calibrate *c, unsigned i, uint64_t seed)
+{
+    struct link l;
+    uint64_t t = r->opened_ns, end = clock_mono_ns(), since = 0;
+    if (r->phase->kind != CALIBRATE_OUTAGE && r->phase->kind != CALIBRATE_HOLD)
+        return;
+    link_init(&l, &r->phase->profile, seed, 1, t); /* the first connection */
+    for (; t < end; t = link_state_until(&l, t)) {
+        bool up = link_state(&l, t) == LINK_UP;
+        if (up && since)
+            calibrate_see_window(c, i, since, t - since);
+        since = up ? 0 : since ? since : t;
     }
 }
 
@@ -308,13 +335,14 @@ static int run(struct calibrate *c, unsigned i, const struct calibrate_phase *ph
         calibrate_lacks(c, phase->kind, why);
         return 0;
     }
-    int rc = start(&r, seed, err);
+    int rc = start(&r, seed + i, err);
     rc = rc ? rc : prepare(&r, err);
     if (!rc) {
         on_time(true);
         traffic(&r);
         on_time(false);
         tell(&r, c, i);
+        tell_windows(&r, c, i, seed + i);
     }
     finish(&r);
     return rc;

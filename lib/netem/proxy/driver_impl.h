@@ -26,6 +26,8 @@ struct endpoint {
     int fd; /* -1: none */
     uint8_t side;
     bool can_read, can_write, hung_up, eof;
+    bool broken; /* it sent a RST: what goes there is thrown away */
+    bool told;   /* and the core knows it */
 };
 
 struct conn {

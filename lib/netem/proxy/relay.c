@@ -43,44 +43,54 @@ static bool again(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
+/* Nothing can be written to this side any more. What it said before is still read and passed on; a reset
+ * follows. */
+static void break_off(struct endpoint *e)
+{
+    e->broken = e->can_read = e->hung_up = true;
+}
+
+/* send(), except that a side that broke off takes everything. */
+static size_t write_to(struct endpoint *to, const char *p, size_t n)
+{
+    if (to->broken)
+        return n;
+    ssize_t w = send(to->fd, p, n, MSG_NOSIGNAL);
+    if (w < 0 && !again()) {
+        break_off(to);
+        return n;
+    }
+    to->can_write = w == (ssize_t)n;
+    return w > 0 ? (size_t)w : 0;
+}
+
 /* Write what may be written now. False: nothing moved. */
-static bool write_out(struct conn *c, enum netem_dir d, uint64_t now_ns, bool *broken)
+static bool write_out(struct conn *c, enum netem_dir d, uint64_t now_ns)
 {
     struct endpoint *to = &c->end[!d];
     bool moved = false;
     const char *p;
     size_t n;
     while (to->can_write && (n = proxy_conn_ready(c->core, d, now_ns, &p))) {
-        ssize_t w = send(to->fd, p, n, MSG_NOSIGNAL);
-        if (w < 0) {
-            *broken |= !again();
-            to->can_write = false;
+        n = write_to(to, p, n);
+        if (!n)
             break;
-        }
-        proxy_conn_took(c->core, d, now_ns, (size_t)w);
-        to->can_write = (size_t)w == n;
+        proxy_conn_took(c->core, d, now_ns, n);
         moved = true;
     }
     return moved;
 }
 
 /* Nothing needs these bytes: straight through; what the other side does not take waits in the core. */
-static void pass_straight(struct conn *c, enum netem_dir d, uint64_t now_ns, const char *p, size_t n,
-                          bool *broken)
+static void pass_straight(struct conn *c, enum netem_dir d, uint64_t now_ns, const char *p, size_t n)
 {
-    struct endpoint *to = &c->end[!d];
-    ssize_t w = send(to->fd, p, n, MSG_NOSIGNAL);
-    if (w < 0) {
-        *broken |= !again();
-        w = 0;
-    }
-    to->can_write = (size_t)w == n;
-    proxy_conn_passed(c->core, d, (uint64_t)w);
-    if ((size_t)w < n)
-        proxy_conn_put(c->core, d, now_ns, p + w, n - (size_t)w);
+    size_t w = write_to(&c->end[!d], p, n);
+    proxy_conn_passed(c->core, d, w);
+    if (w < n)
+        proxy_conn_put(c->core, d, now_ns, p + w, n - w);
 }
 
-static bool read_in(struct proxy *p, struct conn *c, enum netem_dir d, uint64_t now_ns, bool *broken)
+static bool read_in(struct proxy *p, struct conn *c, enum netem_dir d, uint64_t now_ns)
 {
     struct endpoint *from = &c->end[d];
     bool idle = proxy_conn_idle(c->core, d, now_ns);
@@ -89,25 +99,35 @@ static bool read_in(struct proxy *p, struct conn *c, enum netem_dir d, uint64_t 
         return false;
     room = room < PIECE ? room : PIECE;
     ssize_t n = recv(from->fd, p->piece, room, 0);
-    if (n < 0 && again()) {
+    if (n < 0 && again() && !from->broken) {
         from->can_read = false;
         return false;
     }
     if (n <= 0) {
         from->eof = true;
-        if (n < 0)
-            proxy_conn_put_reset(c->core, d, now_ns);
-        else
+        from->broken |= n < 0;
+        if (!from->broken) /* else tell_resets() */
             proxy_conn_put_fin(c->core, d, now_ns);
         return true;
     }
     p->counts.bytes[d] += (uint64_t)n;
     from->can_read = (size_t)n == room || from->hung_up; /* edge-triggered: more makes an event */
     if (idle)
-        pass_straight(c, d, now_ns, p->piece, (size_t)n, broken);
+        pass_straight(c, d, now_ns, p->piece, (size_t)n);
     else
         proxy_conn_put(c->core, d, now_ns, p->piece, (size_t)n);
     return true;
+}
+
+/* A side that broke off, when all that it said has been read. */
+static void tell_resets(struct conn *c, uint64_t now_ns)
+{
+    for (int s = 0; s < 2; s++) {
+        struct endpoint *e = &c->end[s];
+        if (e->broken && e->eof && !e->told)
+            proxy_conn_put_reset(c->core, (enum netem_dir)s, now_ns);
+        e->told |= e->broken && e->eof;
+    }
 }
 
 /* A cut connection: FIN both ways, then read into nothing until both sides are gone or have had their time.
@@ -174,7 +194,7 @@ static void one_more_turn(struct proxy *p, struct conn *c)
 
 void relay_run(struct proxy *p, struct conn *c, uint64_t now_ns)
 {
-    bool broken = false, moved = true;
+    bool moved = true;
     if (c->dead)
         return;
     if (c->closing) {
@@ -194,21 +214,18 @@ void relay_run(struct proxy *p, struct conn *c, uint64_t now_ns)
         return;
     proxy_conn_tick(c->core, now_ns);
     uint64_t before = p->counts.bytes[0] + p->counts.bytes[1];
-    while (moved && !broken && proxy_conn_verdict(c->core, now_ns) == PROXY_GOES_ON) {
+    while (moved && proxy_conn_verdict(c->core, now_ns) == PROXY_GOES_ON) {
         moved = false;
-        for (int d = 0; d < 2 && !broken; d++) {
-            moved |= write_out(c, (enum netem_dir)d, now_ns, &broken);
-            moved |= read_in(p, c, (enum netem_dir)d, now_ns, &broken);
+        for (int d = 0; d < 2; d++) {
+            moved |= write_out(c, (enum netem_dir)d, now_ns);
+            moved |= read_in(p, c, (enum netem_dir)d, now_ns);
         }
         if (moved && p->counts.bytes[0] + p->counts.bytes[1] - before > TURN) {
             one_more_turn(p, c);
             break;
         }
     }
-    if (broken) {
-        relay_end(p, c, true);
-        return;
-    }
+    tell_resets(c, now_ns);
     for (int d = 0; d < 2; d++) {
         if (proxy_conn_fin(c->core, (enum netem_dir)d, now_ns)) {
             shutdown(c->end[!d].fd, SHUT_WR);
@@ -232,6 +249,7 @@ void relay_event(struct proxy *p, struct endpoint *e, uint32_t events)
     e->can_read |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     e->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     e->can_write |= (events & (EPOLLOUT | EPOLLERR)) != 0;
+    e->broken |= (events & EPOLLERR) && e->eof; /* a reset behind its FIN: reading would not tell */
     if (c->connecting &&
         (e->side != SERVER || !(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) || !dial_done(p, c)))
         return;
