@@ -274,17 +274,17 @@ static bool sync_start(struct delivery *d, struct session *s)
     return true;
 }
 
+/* Positions first, then what was asked for: a device that remembers nothing of a chat takes what it is sent
+ * first as its beginning, and the answer to a `sync {since}` begins later than its position. */
 void delivery_pump(struct delivery *d, struct session *s)
 {
     while (!s->reading && s->state == SESSION_READY && has_room(d, s)) {
-        if (s->sync_first) {
-            if (sync_start(d, s))
+        struct sub *sub = session_behind_pop(s);
+        if (!sub) {
+            if (!s->sync_first || sync_start(d, s))
                 return;
             continue;
         }
-        struct sub *sub = session_behind_pop(s);
-        if (!sub)
-            return;
         if (sub->pushed >= sub->chat->durable) {
             sub->live = true;
             continue;

@@ -469,6 +469,41 @@ static void test_sync_answers_a_range_and_a_time(void **state)
     world_free(w);
 }
 
+/* The phone was in the background when the chats began, and asks for what it missed as soon as it is back. */
+static void test_what_a_new_device_lacks_comes_before_what_it_asks_for(void **state)
+{
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    char id[ID_TEXT + 1];
+    long long first[2] = {0, 0};
+    json_t *m;
+    (void)state;
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    peer_say(w, a, "{\"t\":\"create\",\"chat\":\"18\",\"users\":[\"7\",\"8\"]}");
+    world_settle(w);
+    for (int i = 0; i < 8; i++) {
+        peer_send(w, a, world_id(w, id), 17 + (uint64_t)(i & 1), "x");
+        world_settle(w);
+        world_pass(w, 20);
+    }
+    struct peer *b = peer_open(w, 8);
+    struct buf token = BUF_INIT(4096);
+    world_token(w, 8, &token);
+    peer_say(w, b, "{\"t\":\"hello\",\"token\":\"%s\",\"device\":1,\"net\":\"lte\"}", buf_cstr(&token));
+    while (!peer_count(b, "welcome"))
+        assert_true(world_run_read(w));
+    peer_say(w, b, "{\"t\":\"sync\",\"since\":%llu}", (unsigned long long)(w->now.wall_us - 50000));
+    world_settle(w);
+    while ((m = peer_take(b, "msg"))) {
+        long long *chat = &first[strcmp(text_of(m, "chat"), "17") != 0];
+        *chat = *chat ? *chat : number_of(m, "seq");
+    }
+    assert_int_equal(first[0], 1);
+    assert_int_equal(first[1], 1);
+    buf_release(&token);
+    world_free(w);
+}
+
 static void test_legacy_pushes_at_once_answers_nothing_and_keeps_nothing(void **state)
 {
     (void)state;
@@ -593,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_restored_store_goes_on_in_a_new_epoch_above_a_gap),
         cmocka_unit_test(test_slow_connection_falls_behind_and_is_served_from_the_log),
         cmocka_unit_test(test_sync_answers_a_range_and_a_time),
+        cmocka_unit_test(test_what_a_new_device_lacks_comes_before_what_it_asks_for),
         cmocka_unit_test(test_legacy_pushes_at_once_answers_nothing_and_keeps_nothing),
         cmocka_unit_test(test_bad_token_and_no_hello_are_refused),
         cmocka_unit_test(test_history_is_for_members_only),
