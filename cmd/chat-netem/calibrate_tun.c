@@ -28,6 +28,7 @@
 #define PACKET_MAX  2048
 #define ROOM        (32 << 20)
 #define QUIET_NS    (NS_PER_S / 5) /* after everything has had its time */
+#define SETTLE_NS   (10 * NS_PER_MS)
 #define BURST       16
 #define LATE_NS     NS_PER_MS
 #define LATE_SHARE  200 /* one packet in so many may be later than that */
@@ -216,8 +217,24 @@ static uint64_t longest_ns(const struct netem_profile *p)
         uint64_t ns = w->delay_ns + 8 * w->jitter_ns + queue + w->queue_ns;
         longest = ns > longest ? ns : longest;
     }
-    return longest + p->stall.length.max_ns + p->cell.length.max_ns + p->rrc_promotion_ns + p->paging_ns +
-           QUIET_NS;
+    longest += p->stall.every_ns ? p->stall.length.max_ns : 0;
+    longest += p->cell.every_ns ? p->cell.length.max_ns : 0;
+    return longest + p->rrc_promotion_ns + p->paging_ns + QUIET_NS;
+}
+
+/* Whether everything that was offered has come to its end; `from` moves on. */
+static bool all_ended(const struct run *r, uint64_t *from)
+{
+    const struct tun_fates *f = r->fates;
+    uint64_t n = __atomic_load_n(&f->n, __ATOMIC_ACQUIRE), now = clock_mono_ns();
+    for (; *from < n; ++*from) {
+        const struct tun_fate *one = &f->at[*from];
+        bool final =
+            one->kind != TUN_FATE_PACKET || __atomic_load_n(&one->flags, __ATOMIC_ACQUIRE) & TUN_FATE_FINAL;
+        if (!final || one->copy_ns > now)
+            return false;
+    }
+    return true;
 }
 
 static void wait_until(const struct run *r, uint64_t at_ns)
@@ -233,7 +250,7 @@ static void wait_until(const struct run *r, uint64_t at_ns)
 
 static void traffic(struct run *r)
 {
-    uint64_t end_ns = 0;
+    uint64_t end_ns = 0, from = 0;
     enum netem_dir dir = NETEM_UP;
     r->began_ns = r->turn_ns = real_ns() + 10 * NS_PER_MS;
     if (r->phase->kind == CALIBRATE_NAT)
@@ -250,7 +267,9 @@ static void traffic(struct run *r)
             end_ns = end_ns ? end_ns : now + longest_ns(&r->phase->profile);
             if (now >= end_ns)
                 return;
-            next = end_ns;
+            if (all_ended(r, &from) && end_ns > now + SETTLE_NS)
+                end_ns = now + SETTLE_NS;
+            next = end_ns < now + SETTLE_NS ? end_ns : now + SETTLE_NS;
         }
         wait_until(r, next);
     }
@@ -446,7 +465,7 @@ static int tun_ready(struct err_ctx *err)
 const struct calibrate_driver calibrate_tun = {
     .kind = NETEM_DRIVER_TUN,
     .packets = 20000,
-    .time_ns = 4 * NS_PER_S,
+    .time_ns = 2 * NS_PER_S,
     .ready = tun_ready,
     .run = tun_run,
 };
