@@ -120,7 +120,7 @@ static enum packet_kind read_ipv4(struct packet *k, uint8_t *p, uint32_t n, uint
     if (p[9] != 6)
         return PACKET_OTHER;
     len = len ? len : wire;
-    if (head < 20 || len < head || len > wire)
+    if (head < 20 || len < head)
         return PACKET_BAD;
     memcpy(k->addr[0], mapped, 12);
     memcpy(k->addr[1], mapped, 12);
@@ -141,8 +141,6 @@ static enum packet_kind read_ipv6(struct packet *k, uint8_t *p, uint32_t n, uint
         return wire < 40 ? PACKET_BAD : PACKET_SHORT;
     uint32_t len = be16(p + 4) ? be16(p + 4) + 40u : wire, at = 40;
     uint8_t next = p[6];
-    if (len > wire)
-        return PACKET_BAD;
     memcpy(k->addr[0], p + 8, 16);
     memcpy(k->addr[1], p + 24, 16);
     k->ip_id = 0;

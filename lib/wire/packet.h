@@ -3,7 +3,8 @@
  * Ethernet with any number of VLAN tags (802.1Q, 802.1ad), Linux cooked v1 and v2, raw IP, BSD loopback; IPv4
  * and IPv6 with extension headers. IP fragments are recognised and not put together. A capture that was
  * snapped tells payload_len (what was on the wire) and captured (what is here) apart. An IPv4 length of 0 is
- * a packet that the network card was to cut up (TSO): its length is then the frame's.
+ * a packet that the network card was to cut up (TSO): its length is then the frame's. A packet that says it is
+ * longer than its frame was captured in part.
  *
  * Must not know: streams, files. */
 #ifndef WIRE_PACKET_H

@@ -167,21 +167,50 @@ static void count_conflict(struct tcp *t, const struct tcp_hold *s, uint64_t fro
         t->count.conflicts++;
 }
 
+/* The receiver takes a segment that continues what it has as it is, and trims what it held before (as Linux
+ * does in tcp_ofo_queue): forget the places that [from, end) covers. */
+static void forget(struct tcp *t, struct tcp_half *h, uint64_t from, uint64_t end, const uint8_t *p,
+                   uint32_t n)
+{
+    struct tcp_hold **at = &h->hold, *last = NULL;
+    while (*at) {
+        struct tcp_hold *s = *at;
+        uint64_t s_end = s->from + s->len;
+        if (s->from >= from && s->from < end) {
+            count_conflict(t, s, from, p, n);
+            uint32_t cut = (uint32_t)((s_end < end ? s_end : end) - s->from), have = s->captured;
+            h->held -= cut;
+            if (cut == s->len) {
+                *at = s->next;
+                h->holds--;
+                tcp_charge(t, -(ptrdiff_t)(sizeof *s + have));
+                free(s);
+                continue;
+            }
+            uint32_t gone = cut < have ? cut : have;
+            memmove(s->data, s->data + gone, have - gone);
+            tcp_charge(t, -(ptrdiff_t)gone);
+            s->captured = have - gone;
+            s->from += cut;
+            s->len -= cut;
+        }
+        last = s;
+        at = &s->next;
+    }
+    h->hold_last = last;
+}
+
 /* Keep the parts of a segment that nothing held covers. */
 static void hold(struct tcp *t, struct tcp_half *h, uint64_t from, const uint8_t *p, uint32_t len,
                  uint32_t captured, uint64_t ts)
 {
-    struct tcp_hold **at = &h->hold, *before = NULL;
+    struct tcp_hold **at = &h->hold;
     uint64_t end = from + len, here = from + captured;
-    if (h->hold_last && h->hold_last->from + h->hold_last->len <= from) {
-        before = h->hold_last;
+    if (h->hold_last && h->hold_last->from + h->hold_last->len <= from)
         at = &h->hold_last->next;
-    }
     while (from < end) {
-        while (*at && (*at)->from + (*at)->len <= from) {
-            before = *at;
+        while (*at && (*at)->from + (*at)->len <= from)
             at = &(*at)->next;
-        }
         if (*at && (*at)->from <= from) {
             count_conflict(t, *at, from, p, here > from ? (uint32_t)(here - from) : 0);
             uint64_t to = (*at)->from + (*at)->len;
@@ -207,12 +236,10 @@ static void hold(struct tcp *t, struct tcp_half *h, uint64_t from, const uint8_t
             h->hold_last = s;
         h->held += s->len;
         h->holds++;
-        before = s;
         at = &s->next;
         p += have;
         from = to;
     }
-    (void)before;
 }
 
 /* ---- one packet ---- */
@@ -396,6 +423,8 @@ static void take_payload(struct tcp *t, struct tcp_flow *f, int dir, const struc
         if (h->hold)
             drain(t, f, dir, ts);
     } else {
+        if (h->hold && acked_bytes(h) >= from)
+            forget(t, h, from, end, p, captured);
         hold(t, h, from, p, len, captured, ts);
         while (h->held > TCP_HOLD_BYTES || h->holds > TCP_HOLD_SEGMENTS)
             give_up(t, f, dir, h->hold->from,

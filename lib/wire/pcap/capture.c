@@ -81,7 +81,8 @@ static int get(struct capture_file *f, size_t n, uint8_t **out)
     }
     while (have < n) {
         size_t left = f->block_n - f->block_at, k = left < n - have ? left : n - have;
-        memcpy(f->record + have, f->block + f->block_at, k);
+        if (k)
+            memcpy(f->record + have, f->block + f->block_at, k);
         have += k;
         f->block_at += k;
         f->taken += k;
