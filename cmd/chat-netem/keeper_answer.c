@@ -165,7 +165,7 @@ static json_t *read_request(int fd)
     char line[REQUEST_MAX];
     size_t n = 0;
     json_error_t where;
-    while (n < sizeof line && !memchr(line, '\n', n)) {
+    while (n < sizeof line && (!n || !memchr(line, '\n', n))) {
         ssize_t got = recv(fd, line + n, sizeof line - n, 0);
         if (got <= 0)
             return NULL;
