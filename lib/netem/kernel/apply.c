@@ -177,9 +177,10 @@ static int delete_qdisc(struct nl_sock *s, int index, uint32_t handle, uint32_t 
     return kernel_ask(s, m);
 }
 
-static int delete_filters(struct nl_sock *s, int index, bool ingress)
+static int delete_filter(struct nl_sock *s, int index, bool ingress, uint32_t handle)
 {
     struct tcmsg t = {.tcm_ifindex = index,
+                      .tcm_handle = handle,
                       .tcm_parent = TC_H_MAKE(TC_H_CLSACT, ingress ? TC_H_MIN_INGRESS : TC_H_MIN_EGRESS),
                       .tcm_info = TC_H_MAKE((uint32_t)KERNEL_PREF << 16, htons(ETH_P_ALL))};
     struct nl_msg *m = nlmsg_alloc_simple(RTM_DELTFILTER, 0);
@@ -213,7 +214,7 @@ static int take_off(struct nl_sock *s, const struct kernel_found *f, const struc
     int rc = 0;
     for (unsigned i = 0; i < f->steps && !rc; i++)
         if (f->step[i].op == KERNEL_REDIRECT)
-            rc = gone(delete_filters(s, dev->index, f->step[i].redirect.ingress));
+            rc = gone(delete_filter(s, dev->index, f->step[i].redirect.ingress, f->step[i].handle));
     if (!rc && f->clsact && !f->clsact_foreign && !f->filters_foreign)
         rc = gone(delete_qdisc(s, dev->index, TC_H_MAKE(TC_H_CLSACT, 0), TC_H_CLSACT));
     if (!rc && f->root_ours)

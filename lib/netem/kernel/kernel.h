@@ -86,7 +86,7 @@ struct kernel_step {
     enum kernel_op op;
     char dev[16];            /* where; KERNEL_IFB: the name of the new device */
     char to[16];             /* KERNEL_REDIRECT: the IFB */
-    uint32_t handle, parent; /* parent TC_H_ROOT: the device's root */
+    uint32_t handle, parent; /* parent TC_H_ROOT: the device's root; a filter's handle: when read back */
     int32_t overhead;        /* of its size table, 0: none */
     union {
         struct kernel_netem netem;

@@ -262,7 +262,8 @@ static int on_filter(struct nl_msg *m, void *arg)
         nla_parse_nested(u, TCA_U32_MAX, attr[TCA_OPTIONS], NULL);
     if (place && !u[TCA_U32_SEL])
         return NL_OK; /* the table that a u32 filter stands in */
-    struct kernel_step s = {.op = KERNEL_REDIRECT, .redirect = {.ingress = r->ingress}};
+    struct kernel_step s = {
+        .op = KERNEL_REDIRECT, .handle = t->tcm_handle, .redirect = {.ingress = r->ingress}};
     uint64_t drops = 0;
     int to = 0;
     if (!place || !u[TCA_U32_ACT] || !take_actions(&s, u[TCA_U32_ACT], &to, &drops)) {

@@ -137,6 +137,28 @@ static void same_as_tc(const struct kernel_step *s)
     buf_release(&line);
 }
 
+/* What the kernel is told is read back as what was meant. */
+static void same_again(const struct kernel_step *s)
+{
+    struct kernel_netem back, want = s->netem;
+    struct nlattr *attr[TCA_MAX + 1];
+    struct nl_msg *m;
+    assert_int_equal(kernel_message(&m, s, 1, 1), 0);
+    assert_int_equal(nlmsg_parse(nlmsg_hdr(m), sizeof(struct tcmsg), attr, TCA_MAX, NULL), 0);
+    assert_int_equal(kernel_netem_decode(&back, nla_data(attr[TCA_OPTIONS]), nla_len(attr[TCA_OPTIONS])), 0);
+    want.table = NULL; /* the kernel does not tell it */
+    want.distribution = NULL;
+    want.table_n = 0;
+    want.times64 = false;
+    struct buf asked = BUF_INIT(4096), told = BUF_INIT(4096);
+    kernel_netem_tc(&asked, &want);
+    kernel_netem_tc(&told, &back);
+    assert_string_equal(buf_cstr(&told), buf_cstr(&asked));
+    buf_release(&asked);
+    buf_release(&told);
+    nlmsg_free(m);
+}
+
 static void netem_as_tc(struct kernel_netem n)
 {
     struct kernel_step s = {.op = KERNEL_NETEM, .dev = "lo", .handle = KERNEL_AIR, .parent = TC_H_ROOT};
@@ -144,6 +166,7 @@ static void netem_as_tc(struct kernel_netem n)
     n.times64 = times64;
     s.netem = n;
     same_as_tc(&s);
+    same_again(&s);
     s.parent = KERNEL_ROOT | 1;
     s.overhead = -14;
     same_as_tc(&s);
