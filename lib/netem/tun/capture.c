@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,10 +17,11 @@
 #include "util/clock.h"
 #include "wire/pcapng.h"
 
-#define ALIGN    64
-#define CHUNK    (256 << 10) /* bytes collected for one write */
-#define IDLE_NS  5000000     /* how long the thread sleeps when nothing is ready */
-#define WRAP_LEN UINT32_MAX  /* this record only fills the ring's end */
+#define ALIGN       64
+#define CHUNK       (256 << 10) /* bytes collected for one write */
+#define IDLE_NS     5000000     /* how long the thread sleeps when nothing is ready */
+#define WRITER_NICE (-15)       /* what is captured on a busy machine is about that machine, too */
+#define WRAP_LEN    UINT32_MAX  /* this record only fills the ring's end */
 
 struct record {
     uint32_t settled, len;  /* settled: written last by the shuttle, read first by the thread */
@@ -193,6 +195,7 @@ static bool drain(struct capture *c)
 static void *write_all(void *arg)
 {
     struct capture *c = arg;
+    setpriority(PRIO_PROCESS, 0, WRITER_NICE); /* of this thread alone; it may not be allowed */
     for (;;) {
         bool last = __atomic_load_n(&c->stop, __ATOMIC_ACQUIRE);
         if (drain(c))

@@ -20,7 +20,7 @@
 #include "netem/profile.h"
 #include "trace/trace.h"
 
-#define CAPTURE_RING (64u << 20) /* bytes; touched only as it fills */
+#define CAPTURE_RING (128u << 20) /* bytes; touched only as it fills */
 #define CAPTURE_NONE UINT32_MAX
 
 struct capture;
