@@ -176,14 +176,13 @@ static void plan_reorder(struct calibrate *c)
             traffic(c, p, d, PROBE_BYTES, w[d].delay_ns / 8 + 1);
 }
 
-/* Opportunities in the best tenth of a second. */
+/* Opportunities in the best tenth of a second of the endless trace. */
 static uint64_t trace_peak(const struct netem_trace *t)
 {
-    uint64_t best = 1, low = 0;
+    uint64_t best = 1;
     for (uint64_t i = 0; i < t->count; i++) {
-        while (t->at_ms[i] - t->at_ms[low] >= 100)
-            low++;
-        best = i - low + 1 > best ? i - low + 1 : best;
+        uint64_t in = netem_trace_rank(t, t->at_ms[i] + 99) - i;
+        best = in > best ? in : best;
     }
     return best;
 }

@@ -64,7 +64,8 @@ static int by_size(const void *a, const void *b)
 double stats_ks(struct series *s, stats_cdf *cdf, const void *of)
 {
     double worst = 0, n = (double)s->n;
-    qsort(s->at, s->n, sizeof *s->at, by_size);
+    if (s->n)
+        qsort(s->at, s->n, sizeof *s->at, by_size);
     for (uint64_t i = 0, next; i < s->n; i = next) {
         for (next = i + 1; next < s->n && s->at[next] == s->at[i];)
             next++;

@@ -92,16 +92,17 @@ static void test_no_opportunity_is_used_while_packets_are_held(void **state)
 /* What is delivered per second is the trace's, at full load. */
 static void follow(const char *path)
 {
-    char text[300];
+    char text[500];
     snprintf(text, sizeof text, "trace=%s,queue=1MB", path);
     struct netem_profile p = profile(text);
     const struct netem_trace *t = p.dir[0].trace;
-    uint64_t seconds = t->period_ms / 1000 * 2 + 10; /* beyond its end, where it begins again */
+    uint64_t seconds = t->period_ms / 1000 + 10;     /* beyond its end, where it begins again */
+    uint32_t a_ms = 2 + 5 * t->count / t->period_ms; /* packets: more than it can carry */
     uint64_t *got = calloc(seconds + 10, sizeof *got), *asked = calloc(seconds + 10, sizeof *asked);
     struct link l;
     link_init(&l, &p, 1, 1, S);
     for (uint64_t now = 0; now < seconds * S; now += MS)
-        for (int i = 0; i < 16; i++) { /* 192 Mbit/s */
+        for (uint32_t i = 0; i < a_ms; i++) {
             struct link_verdict v = link_offer(&l, NETEM_UP, S + now, 1500);
             uint64_t second = v.reason ? 0 : (v.deliver_ns - S) / S;
             if (!v.reason && second < seconds)
