@@ -156,6 +156,40 @@ static void test_cut_by_id_that_straddles_fragments(void **state)
     }
 }
 
+static void test_an_id_that_repeats_itself_is_found_behind_a_false_start(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < STEPS; i++) {
+        RIG(g, 1, "cut:id=aaaaaaaa-aaaa-7aaa-8aaa-aaaaaaaaaaaa,at=100%");
+        rig_upgrade(&g, NULL);
+        struct buf b = BUF_INIT(4096);
+        text_frame(&b, "aaaaaaaa-aaaa-aaaaaaaaaa-aaaa-7aaa-8aaa-aaaaaaaaaaaa", false);
+        size_t first = b.len;
+        text_frame(&b, "more", false);
+        rig_put(&g, NETEM_DOWN, b.data, b.len, steps[i]);
+        cut_at(&g, NETEM_DOWN, &b, first, NULL);
+        buf_release(&b);
+        rig_end(&g);
+    }
+}
+
+static void test_two_messages_do_not_make_an_id(void **state)
+{
+    (void)state;
+    RIG(g, 1, "cut:id=" ID_A);
+    rig_upgrade(&g, NULL);
+    struct buf b = BUF_INIT(4096);
+    for (size_t split = 1; split < ID_TEXT; split++) {
+        frame(&b, true, false, WS_TEXT, ID_A, split, false);
+        frame(&b, true, false, WS_TEXT, ID_A + split, ID_TEXT - split, false);
+    }
+    rig_put(&g, NETEM_DOWN, b.data, b.len, 50);
+    assert_int_equal(g.end, PROXY_GOES_ON);
+    assert_int_equal(g.out[NETEM_DOWN].len, b.len);
+    buf_release(&b);
+    rig_end(&g);
+}
+
 static void compressed(bool takeover, bool fragmented, size_t step)
 {
     static uint8_t z_out[65536];
@@ -409,6 +443,8 @@ int main(void)
         cmocka_unit_test(test_cut_by_id_in_text),
         cmocka_unit_test(test_cut_by_id_in_binary_frames_finds_the_raw_bytes),
         cmocka_unit_test(test_cut_by_id_that_straddles_fragments),
+        cmocka_unit_test(test_an_id_that_repeats_itself_is_found_behind_a_false_start),
+        cmocka_unit_test(test_two_messages_do_not_make_an_id),
         cmocka_unit_test(test_cut_by_id_in_compressed_frames),
         cmocka_unit_test(test_an_id_is_cut_once_so_that_its_resend_passes),
         cmocka_unit_test(test_a_frame_is_said_again),
