@@ -11,6 +11,7 @@ static const struct opt options[] = {
 
 static const struct opt_command commands[] = {
     {"run", "FILE", "play a scenario and judge its expectations", 1, 1},
+    {"explore", "", "draw scenarios from seeds and hold them against the invariants, simulated", 0, 0},
     {"list", "", "the scenarios that are found", 0, 0},
     {"show", "FILE", "say what a scenario would do", 1, 1},
     {"new", "NAME", "write a scenario to start from into ./NAME.json", 1, 1},
@@ -20,27 +21,35 @@ static const struct opt_command commands[] = {
 static const struct opt_tool tool = {
     .name = "chat-chaos",
     .summary = "break a chat service on purpose, and judge what came of it",
-    .description = "A scenario file says who chats over which networks, what breaks when, and what is "
-                   "expected all the same. "
-                   "run plays it with real processes in network namespaces of its own, in two phases: "
-                   "faults, then heal and "
-                   "drain. Each expectation is judged as pass, fail or unknown - the latter when the run "
-                   "proves neither, for "
-                   "example because the load generator itself could not keep its rate. Scenarios with links "
-                   "need root and "
-                   "/dev/net/tun.\n\n"
-                   "Results: summary.json, report.html (one self-contained page), junit.xml and the traces. "
-                   "With several "
-                   "--variant, a page that compares the first two; before+3g is one run with both variants' "
-                   "changes.\n\n"
-                   "Exit status: 0 all expectations hold, 1 one failed, 2 unknown; 64 wrong usage, 65 a bad "
-                   "scenario file, 69 "
-                   "something needed is missing, 77 not permitted, 130 interrupted.",
+    .description =
+        "A scenario file says who chats over which networks, what breaks when, and what is "
+        "expected all the same. "
+        "run plays it with real processes in network namespaces of its own, in two phases: "
+        "faults, then heal and "
+        "drain. Each expectation is judged as pass, fail or unknown - the latter when the run "
+        "proves neither, for "
+        "example because the load generator itself could not keep its rate. Scenarios with links "
+        "need root and "
+        "/dev/net/tun.\n\n"
+        "--world sim plays the same file in one process and virtual time, a hundred times faster, and "
+        "checks the "
+        "invariants at every step; explore does so with scenarios of its own. A seed gives the same "
+        "events each "
+        "time.\n\n"
+        "Results: summary.json, report.html (one self-contained page), junit.xml and the traces. "
+        "With several "
+        "--variant, a page that compares the first two; before+3g is one run with both variants' "
+        "changes.\n\n"
+        "Exit status: 0 all expectations hold, 1 one failed, 2 unknown; 64 wrong usage, 65 a bad "
+        "scenario file, 69 "
+        "something needed is missing, 77 not permitted, 130 interrupted.",
     .commands = commands,
     .options = options,
     .examples = "chat-chaos list\n"
                 "chat-chaos show mobile-loss\n"
                 "sudo chat-chaos run mobile-loss --variant before --variant after\n"
+                "chat-chaos run mobile-loss --world sim --seed 7\n"
+                "chat-chaos explore --seeds 1..1000\n"
                 "chat-chaos compare reports/out/mobile-loss/before reports/out/mobile-loss/after"};
 
 volatile sig_atomic_t interrupted;
@@ -56,11 +65,8 @@ static int dispatch(const struct opt_set *set, struct err_ctx *ctx)
     static const struct {
         const char *name;
         int (*run)(const struct opt_set *set, struct err_ctx *ctx);
-    } table[] = {{"run", tool_run},
-                 {"list", tool_list},
-                 {"show", tool_show},
-                 {"new", tool_new},
-                 {"compare", tool_compare}};
+    } table[] = {{"run", tool_run},   {"explore", tool_explore}, {"list", tool_list},
+                 {"show", tool_show}, {"new", tool_new},         {"compare", tool_compare}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (strcmp(opt_command(set), table[i].name) == 0)
             return table[i].run(set, ctx);

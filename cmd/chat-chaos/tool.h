@@ -17,6 +17,7 @@ extern volatile sig_atomic_t interrupted;
 
 int tool_run(const struct opt_set *set, struct err_ctx *ctx);
 int tool_compare(const struct opt_set *set, struct err_ctx *ctx);
+int tool_explore(const struct opt_set *set, struct err_ctx *ctx);
 int tool_list(const struct opt_set *set, struct err_ctx *ctx);
 int tool_show(const struct opt_set *set, struct err_ctx *ctx);
 int tool_new(const struct opt_set *set, struct err_ctx *ctx);

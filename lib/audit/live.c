@@ -303,14 +303,20 @@ void live_append(struct live *l, const struct entry *e)
         m->sender = e->sender;
         m->chat = e->chat;
     }
-    live_grow((void **)&c->log, c->log_n, &c->log_cap, sizeof *c->log);
-    c->log[c->log_n++] = (struct live_entry){.epoch = e->epoch,
-                                             .seq = e->seq,
-                                             .sender = e->sender,
-                                             .message = (uint32_t)(m - l->messages),
-                                             .op = e->op,
-                                             .found = true};
+    struct live_entry kept = {.epoch = e->epoch,
+                              .seq = e->seq,
+                              .sender = e->sender,
+                              .message = (uint32_t)(m - l->messages),
+                              .op = e->op};
+    live_append_quietly(l, c, &kept);
     l->counts.entries++;
+}
+
+void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e)
+{
+    (void)l;
+    live_grow((void **)&c->log, c->log_n, &c->log_cap, sizeof *c->log);
+    c->log[c->log_n++] = *e;
 }
 
 void live_committed(struct live *l, const struct store_batch *b)

@@ -48,10 +48,11 @@ struct live_top {
 struct live_chat {
     uint64_t id;
     struct live_entry *log;
+    struct live_entry *old;      /* while a reopened store is read: what was known before */
     struct live_seat *seats;     /* sorted by (user, device) */
     struct live_member *members; /* sorted by (user, from) */
     struct live_top *tops;
-    uint32_t log_n, log_cap, seats_n, seats_cap, members_n, members_cap, tops_n, tops_cap;
+    uint32_t log_n, log_cap, old_n, seats_n, seats_cap, members_n, members_cap, tops_n, tops_cap;
 };
 struct live_device {
     uint64_t user, device;
@@ -86,6 +87,7 @@ struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device)
 void live_member_row(struct live *l, const struct member_row *m);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);
+void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e);
 /* Room for one more in an array that grows. */
 void live_grow(void **at, uint32_t n, uint32_t *cap, size_t size);
 

@@ -1,5 +1,6 @@
 /* A server starts over a store that may have lost something: read it whole. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "audit/live_impl.h"
@@ -36,22 +37,52 @@ static void take_unknown(struct reading *r, const struct entry *e)
         r->rc = rc;
 }
 
+static struct live_entry *known_before(const struct live_chat *c, uint64_t seq)
+{
+    uint32_t lo = 0, hi = c->old_n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (c->old[mid].seq < seq)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < c->old_n && c->old[lo].seq == seq ? &c->old[lo] : NULL;
+}
+
+/* One restore took it, a later one brings it back to its place. */
+static bool comes_back(struct live *l, struct live_chat *c, const struct entry *e)
+{
+    struct live_message *m = live_message(l, &e->id);
+    if (!m || !(m->flags & MESSAGE_LOST) || m->epoch != e->epoch || m->seq != e->seq)
+        return false;
+    m->flags = (uint8_t)((m->flags | MESSAGE_STORED) & ~MESSAGE_LOST);
+    live_append_quietly(l, c,
+                        &(struct live_entry){.epoch = e->epoch,
+                                             .seq = e->seq,
+                                             .sender = e->sender,
+                                             .message = (uint32_t)(m - l->messages),
+                                             .op = e->op});
+    return true;
+}
+
 static bool take_row(void *arg, const struct entry *e)
 {
     struct reading *r = arg;
     struct live *l = r->l;
     struct live_chat *c = live_chat_make(l, e->chat);
-    struct live_entry *known = live_entry_at(c, e->seq);
+    struct live_entry *known = known_before(c, e->seq);
     r->rows++;
-    if (!known) {
-        take_unknown(r, e);
-        return !r->rc;
-    }
-    known->found = true;
-    if (!id_equal(&l->messages[known->message].id, &e->id))
+    if (known && id_equal(&l->messages[known->message].id, &e->id)) {
+        known->found = true;
+        live_append_quietly(l, c, known);
+    } else if (known && !l->may_lose) {
         live_fail(l, LIVE_NOT_DURABLE, e->chat, &e->id,
                   "chat %" PRIu64 " seq %" PRIu64 " is another message than before", e->chat, e->seq);
-    return true;
+    } else if (!comes_back(l, c, e)) {
+        take_unknown(r, e);
+    }
+    return !r->rc;
 }
 
 static bool count_row(void *arg, const struct entry *e)
@@ -69,47 +100,50 @@ static void each_chat(struct live *l, void (*fn)(struct live *l, struct live_cha
         fn(l, *(struct live_chat **)v);
 }
 
-static void unfind(struct live *l, struct live_chat *c)
+static void set_aside(struct live *l, struct live_chat *c)
 {
     (void)l;
     c->members_n = 0;
-    for (uint32_t i = 0; i < c->log_n; i++)
-        c->log[i].found = false;
+    c->old = c->log;
+    c->old_n = c->log_n;
+    c->log = NULL;
+    c->log_n = c->log_cap = 0;
+    for (uint32_t i = 0; i < c->old_n; i++)
+        c->old[i].found = false;
 }
 
 /* What is not there any more was promised, unless a restore took it. */
 static void settle(struct live *l, struct live_chat *c)
 {
-    uint32_t keep = 0;
-    for (uint32_t i = 0; i < c->log_n; i++) {
-        struct live_entry *e = &c->log[i];
-        if (e->found) {
-            c->log[keep++] = *e;
-            continue;
-        }
+    for (uint32_t i = 0; i < c->old_n; i++) {
+        const struct live_entry *e = &c->old[i];
         struct live_message *m = &l->messages[e->message];
+        if (e->found || (m->flags & MESSAGE_STORED && (m->epoch != e->epoch || m->seq != e->seq)))
+            continue;
         if (!l->may_lose)
             live_fail(l, LIVE_NOT_DURABLE, c->id, &m->id,
                       "chat %" PRIu64 " seq %" PRIu64 " was durable, and is gone after the restart", c->id,
                       e->seq);
         m->flags = (uint8_t)((m->flags | MESSAGE_LOST) & ~MESSAGE_STORED);
     }
-    c->log_n = keep;
+    free(c->old);
+    c->old = NULL;
+    c->old_n = 0;
 }
 
 int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx)
 {
     struct reading r = {.l = l, .s = s, .ctx = ctx};
     struct store_load load = {.member = take_member, .arg = &r};
-    each_chat(l, unfind);
+    each_chat(l, set_aside);
     map_clear(&l->cursors);
     int rc = store_load(s, &load, ctx);
     rc = rc ? rc : store_scan_chats(s, take_row, &r, ctx);
     rc = rc ? rc : r.rc;
     rc = rc ? rc : store_scan(s, count_row, &r, ctx);
+    each_chat(l, settle);
     if (rc)
         return rc;
-    each_chat(l, settle);
     if (r.rows != r.logged)
         live_fail(l, LIVE_TORN, 0, NULL,
                   "%" PRIu64 " messages are in the store, %" PRIu64 " in its commit order", r.rows, r.logged);

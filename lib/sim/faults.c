@@ -6,6 +6,7 @@
 #include "sim/sim_impl.h"
 #include "sim/watch.h"
 
+#define FAIR_WEATHER "delay=20ms"
 #define SHARE_STREAM 0x6c696e6bu /* which phones a link's fault hits: the same as in the real world */
 
 /* ---- links ---- */
@@ -27,8 +28,9 @@ int faults_check(struct sim *s, struct err_ctx *ctx)
     for (uint32_t i = 0; i < s->s->faults_n; i++) {
         const struct scenario_fault *f = &s->s->faults[i];
         if (f->what == FAULT_TOXIC)
-            return err_set(ctx, ERR_UNSUPPORTED, "%s: faults.%s: the chaos proxy exists in the real world only",
-                           s->s->path, f->name);
+            return err_set(ctx, ERR_UNSUPPORTED,
+                           "%s: faults.%s: the chaos proxy exists in the real world only", s->s->path,
+                           f->name);
         for (uint32_t k = 0; f->what == FAULT_LINK && k < s->s->load_n; k++) {
             int rc = fault_hits(f, &s->s->load[k]) ? profile_of(s, &s->s->load[k], 1ull << i, &p, ctx) : 0;
             if (rc) {
@@ -66,6 +68,7 @@ static void each_phone(struct sim *s, uint32_t index, uint32_t population, bool 
 static int link_fault(struct sim *s, uint32_t index, bool begins, struct err_ctx *ctx)
 {
     const struct scenario_fault *f = &s->s->faults[index];
+    struct netem_profile p;
     uint64_t bit = 1ull << index;
     int rc = 0;
     s->link_faults = begins ? s->link_faults | bit : s->link_faults & ~bit;
@@ -73,8 +76,9 @@ static int link_fault(struct sim *s, uint32_t index, bool begins, struct err_ctx
         if (!fault_hits(f, &s->s->load[i]))
             continue;
         if (f->what == FAULT_LINK) {
-            rc = profile_of(s, &s->s->load[i], s->link_faults, &s->profile[i], ctx);
-            net_profile(s, i);
+            rc = profile_of(s, &s->s->load[i], s->link_faults, &p, ctx);
+            if (!rc)
+                net_profile(s, i, &p);
         } else {
             each_phone(s, index, i, begins);
         }
@@ -114,9 +118,11 @@ void faults_release(struct sim *s)
 static void restore(struct sim *s, uint32_t index)
 {
     const struct scenario_fault *f = &s->s->faults[index];
-    if (!s->image[index])
+    if (!s->image[index] || !s->server.up)
         return;
-    server_kill(s, SIGKILL, s->now_ns + (f->restart ? f->restart : NS_PER_S));
+    /* Stopped by its operator first: a server that dies leaves a mark up to a second old, and what it
+     * committed after that can be taken away unseen. */
+    server_stop(s, s->now_ns + (f->restart ? f->restart : NS_PER_S));
     s->server.kv->ops->close(s->server.kv);
     s->server.kv = s->image[index];
     s->image[index] = NULL;
@@ -160,8 +166,8 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
         members_remove(s, index);
         break;
     case FAULT_TOXIC: /* faults_check refused it */
-    case FAULT_DO_COUNT:
-        BUG_ON("no fault");
+    default:
+        break;
     }
     return 0;
 }
@@ -177,9 +183,17 @@ int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx)
 int faults_heal(struct sim *s, struct err_ctx *ctx)
 {
     struct sim_server *v = &s->server;
+    struct netem_profile fair;
     int rc = 0;
     for (uint32_t i = 0; i < s->s->faults_n && !rc; i++)
         rc = faults_end(s, i, ctx);
+    for (uint32_t i = 0; i < s->s->load_n && s->config.demand && !rc; i++) {
+        if (!s->s->load[i].link[0])
+            continue;
+        rc = netem_profile_parse(&fair, FAIR_WEATHER, ctx);
+        if (!rc)
+            net_profile(s, i, &fair);
+    }
     v->full_until_ns = 0;
     v->sync_fails = false;
     if (v->stopped)

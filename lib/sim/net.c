@@ -5,8 +5,7 @@
 #include "netem/control.h"
 #include "sim/sim_impl.h"
 
-#define NO_GROUP  0xFFFFu
-#define NAT_FLOWS 131072
+#define NAT_FLOWS 8                /* for each address */
 #define WIRE_NS   (20 * NS_PER_US) /* where there is no link: a loopback device */
 
 /* What every link is until the load begins: perfect, behind a NAT that forgets no flow. */
@@ -20,7 +19,7 @@ int net_init(struct sim *s, struct err_ctx *ctx)
         const struct scenario_link *l = scenario_find_link(s->s, s->s->load[i].link);
         if (!l)
             continue;
-        int rc = netem_profile_parse(&s->profile[i], l->profile, ctx);
+        int rc = netem_profile_parse(&s->profile[i][0], l->profile, ctx);
         if (rc) {
             err_prefix(ctx, "%s: links.%s.profile: ", s->s->path, l->name);
             return rc;
@@ -29,16 +28,17 @@ int net_init(struct sim *s, struct err_ctx *ctx)
     }
     if (!linked)
         return 0;
-    s->radios = calloc(SIM_RADIOS, sizeof *s->radios);
-    s->group_of = malloc(SIM_RADIOS * sizeof *s->group_of);
-    if (!s->radios || !s->group_of || link_nat_init(&s->nat, NAT_FLOWS))
+    uint32_t first, count;
+    scenario_addresses(s->s, 0, &s->first_address, &count);
+    scenario_addresses(s->s, s->s->load_n - 1, &first, &count);
+    s->radios_n = first + count - s->first_address;
+    s->radios = calloc(s->radios_n, sizeof *s->radios);
+    if (!s->radios || link_nat_init(&s->nat, s->radios_n * NAT_FLOWS))
         return err_set(ctx, ERR_NOMEM, "out of memory");
-    memset(s->group_of, 0xFF, SIM_RADIOS * sizeof *s->group_of);
     for (uint32_t g = 0; g < s->s->load_n; g++) {
-        uint32_t first, count;
         scenario_addresses(s->s, g, &first, &count);
         for (uint32_t i = 0; i < count; i++)
-            s->group_of[(first + i) & 0xFFFF] = (uint16_t)g;
+            s->radios[first + i - s->first_address].group = (uint16_t)g;
     }
     return 0;
 }
@@ -53,14 +53,13 @@ void net_release(struct sim *s)
     if (s->nat.at)
         link_nat_release(&s->nat);
     free(s->radios);
-    free(s->group_of);
 }
 
 /* ---- weather ---- */
 
 static uint32_t address_of(const struct sim *s, const struct sim_radio *r)
 {
-    return SIM_NEAR_NET + (uint32_t)(r - s->radios);
+    return s->first_address + (uint32_t)(r - s->radios);
 }
 
 static void trace_state(struct sim *s, struct sim_radio *r)
@@ -100,9 +99,14 @@ void net_weather(struct sim *s, struct sim_radio *r)
     watch_state(s, r);
 }
 
+static const struct netem_profile *profile_of(const struct sim *s, const struct sim_radio *r)
+{
+    return &s->profile[r->group][s->profile_at[r->group]];
+}
+
 static void init_link(struct sim *s, struct sim_radio *r)
 {
-    const struct netem_profile *p = s->calm ? &calm_weather : &s->profile[r->group];
+    const struct netem_profile *p = s->calm ? &calm_weather : profile_of(s, r);
     link_init(&r->link, p, s->s->seed, address_of(s, r), s->now_ns);
     if (r->blackout_until_ns > s->now_ns)
         link_blackout(&r->link, s->now_ns, r->blackout_until_ns);
@@ -110,12 +114,10 @@ static void init_link(struct sim *s, struct sim_radio *r)
 
 struct sim_radio *net_radio_of(struct sim *s, uint32_t address)
 {
-    uint32_t at = address & 0xFFFF;
-    BUG_ON(!s->radios || s->group_of[at] == NO_GROUP);
-    struct sim_radio *r = &s->radios[at];
+    BUG_ON(!s->radios || address - s->first_address >= s->radios_n);
+    struct sim_radio *r = &s->radios[address - s->first_address];
     if (!r->live) {
         r->live = true;
-        r->group = s->group_of[at];
         init_link(s, r);
         watch_state(s, r);
     }
@@ -126,7 +128,7 @@ struct sim_radio *net_radio_of(struct sim *s, uint32_t address)
 void net_begin(struct sim *s)
 {
     s->calm = false;
-    for (uint32_t i = 0; s->radios && i < SIM_RADIOS; i++) {
+    for (uint32_t i = 0; i < s->radios_n; i++) {
         struct sim_radio *r = &s->radios[i];
         if (!r->live)
             continue;
@@ -150,13 +152,16 @@ void net_blackout(struct sim *s, uint32_t address, uint64_t ns)
     watch_state(s, r);
 }
 
-void net_profile(struct sim *s, uint32_t population)
+void net_profile(struct sim *s, uint32_t population, const struct netem_profile *p)
 {
-    for (uint32_t i = 0; i < SIM_RADIOS; i++) {
+    /* the links look at the old one once more */
+    s->profile_at[population] ^= 1;
+    s->profile[population][s->profile_at[population]] = *p;
+    for (uint32_t i = 0; i < s->radios_n; i++) {
         struct sim_radio *r = &s->radios[i];
         if (!r->live || r->group != population)
             continue;
-        link_change(&r->link, &s->profile[population], s->now_ns);
+        link_change(&r->link, profile_of(s, r), s->now_ns);
         watch_state(s, r);
     }
 }

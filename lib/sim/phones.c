@@ -67,10 +67,8 @@ static int world_send(struct load_socket *c, const char *p, size_t n, uint64_t *
         return ERR_LIMIT;
     struct sim_frame *f = frame_new(n);
     memcpy(f->data, p, n);
-    if (c->sim->greeter) { /* a token was asked for: this is hello */
+    if (!c->user) /* the first frame is hello, for which a token was asked just now */
         c->user = c->sim->greeter;
-        c->sim->greeter = 0;
-    }
     c->up_end += framed(n);
     f->n = (uint32_t)n;
     f->end = c->up_end;

@@ -327,6 +327,7 @@ static void commit_done(struct sim *s, struct commit_job *job)
 {
     struct sim_server *v = &s->server;
     v->flying = NULL;
+    v->armed |= v->sync_fails;
     if (v->sync_fails)
         kv_mem_fail(v->kv, rng_below(&s->rng, 2), ERR_IO, rng_hit(&s->rng, RNG_SHARE(500000)));
     else if (s->now_ns < v->full_until_ns)
@@ -526,6 +527,8 @@ void server_counts(const struct sim *s, uint64_t *commits, uint64_t *messages, u
 static void process_ends(struct sim *s, bool off)
 {
     struct sim_server *v = &s->server;
+    if (v->closing && !off)
+        store_mark(v->store, NULL); /* it ends in peace */
     server_counts(s, &v->commits, &v->messages, &v->sessions_max);
     /* what was being written when the process died is on the disk, or is not */
     if (v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
@@ -533,9 +536,12 @@ static void process_ends(struct sim *s, bool off)
     v->flying = NULL;
     node_free(v->node);
     store_drop(v->store);
+    if (v->armed) /* a failure that was still to come dies with the process */
+        kv_mem_crash_some(v->kv, UINT64_MAX);
+    v->armed = false;
     v->node = NULL;
     v->store = NULL;
-    v->up = v->stopped = v->draining = false;
+    v->up = v->stopped = v->draining = v->told_to_stop = false;
     v->incarnation++;
     v->conns = 0;
     for (struct load_socket *c = v->dirty; c; c = c->next_dirty)
@@ -557,6 +563,17 @@ static void process_ends(struct sim *s, bool off)
     }
 }
 
+static void begin_drain(struct sim *s)
+{
+    struct sim_server *v = &s->server;
+    if (v->draining)
+        return;
+    v->draining = true;
+    v->drain_until_ns = s->now_ns + DRAIN_NS;
+    step(s, &(struct node_event){.kind = NODE_DRAIN});
+    flush_dirty(s);
+}
+
 void server_kill(struct sim *s, int signal, uint64_t again_ns)
 {
     struct sim_server *v = &s->server;
@@ -567,26 +584,29 @@ void server_kill(struct sim *s, int signal, uint64_t again_ns)
         }
         return;
     }
-    v->restart_ns = again_ns;
     if (signal == SIGSTOP) {
         v->stopped = true;
         if (again_ns)
             sim_plan(s, again_ns, SIM_CONTINUE, NULL, v->incarnation);
         return;
     }
+    v->restart_ns = again_ns;
     if (signal == SIGTERM || signal == SIGINT) {
-        if (!v->draining) {
-            v->draining = true;
-            v->drain_until_ns = s->now_ns + DRAIN_NS;
-            step(s, &(struct node_event){.kind = NODE_DRAIN});
-            flush_dirty(s);
-        }
+        v->told_to_stop = true;
+        if (!v->stopped)
+            begin_drain(s);
         return;
     }
     watch_note(s, "server killed by signal", (uint64_t)signal);
     process_ends(s, false);
     if (again_ns)
         sim_plan(s, again_ns > s->now_ns ? again_ns : s->now_ns, SIM_START, NULL, v->incarnation);
+}
+
+void server_stop(struct sim *s, uint64_t again_ns)
+{
+    s->server.closing = s->server.up;
+    server_kill(s, SIGKILL, again_ns);
 }
 
 void server_power_cut(struct sim *s, uint64_t again_ns)
@@ -609,8 +629,9 @@ void server_continue(struct sim *s)
     if (!v->stopped)
         return;
     v->stopped = false;
-    v->restart_ns = 0;
     plan_tick(s, s->now_ns);
+    if (v->told_to_stop)
+        begin_drain(s);
     for (struct load_socket *c = s->conns, *next; c; c = next) {
         next = c->next;
         if (!c->unheard)

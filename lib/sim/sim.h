@@ -30,7 +30,8 @@ struct sim_config {
     void (*progress)(void *arg, const char *phase, uint64_t at_ns, uint64_t of_ns);
     void *arg;
     const volatile sig_atomic_t *interrupted; /* may be NULL */
-    bool demand; /* what has not arrived when the drain is over is a violation, not merely pending */
+    /* What has not arrived when the drain is over is a violation, not merely pending. Links are good then. */
+    bool demand;
 };
 
 struct sim_result {

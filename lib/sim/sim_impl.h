@@ -9,9 +9,7 @@
 #include "node/node.h"
 #include "sim/sim.h"
 
-#define SIM_RADIOS        65536u      /* addresses of 198.18.0.0/16, by their low half */
 #define SIM_SERVER_ADDR   0xC6130001u /* 198.19.0.1, as in the real world */
-#define SIM_NEAR_NET      0xC6120000u
 #define SIM_SERVER_PORT   8080u
 #define SIM_STREAM        (9ull << 40) /* of the seed: the world's own dice */
 #define SIM_TRACE_EVERY   16384u       /* events after which the trace's files catch up */
@@ -109,7 +107,9 @@ struct sim_server {
     bool up, stopped, draining, closing, unmarked;
     bool dark; /* the whole machine is off */
     uint32_t incarnation, conns;
-    bool sync_fails; /* the next write */
+    bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
+    bool armed;        /* the disk was told to fail */
+    bool sync_fails;   /* the next write */
     uint64_t full_until_ns;
     char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
@@ -133,8 +133,9 @@ struct sim {
     int64_t server_skew_us, phones_skew_us;
     /* net.c */
     struct sim_radio *radios;
-    uint16_t *group_of;
-    struct netem_profile profile[SCENARIO_POPULATIONS_MAX];
+    uint32_t first_address, radios_n;
+    struct netem_profile profile[SCENARIO_POPULATIONS_MAX][2]; /* before and after a change */
+    uint8_t profile_at[SCENARIO_POPULATIONS_MAX];
     struct link_nat nat;
     bool calm;
     struct load_socket *conns;
@@ -147,7 +148,7 @@ struct sim {
     struct load *load;
     struct load_population populations[SCENARIO_POPULATIONS_MAX];
     struct load_fault faults[SCENARIO_FAULTS_MAX];
-    uint64_t greeter; /* whose token was asked for last: the next frame is its hello */
+    uint64_t greeter; /* whose token was asked for last */
     uint64_t load_ns; /* when SIM_LOAD is planned; 0: not */
     int phase;        /* enum world_phase, -1 before */
     uint64_t t0_ns, began_ns, ended_ns, look_ns;
@@ -185,7 +186,7 @@ int net_init(struct sim *s, struct err_ctx *ctx);
 void net_release(struct sim *s);
 void net_begin(struct sim *s); /* the weather begins */
 void net_blackout(struct sim *s, uint32_t address, uint64_t ns);
-void net_profile(struct sim *s, uint32_t population); /* s->profile[population] has changed */
+void net_profile(struct sim *s, uint32_t population, const struct netem_profile *p);
 void net_radio(struct sim *s, uint32_t address, int op);
 void net_weather(struct sim *s, struct sim_radio *r);
 void net_packet(void *arg, struct stream *st, const struct stream_packet *p);
@@ -220,6 +221,7 @@ void server_tick(struct sim *s);
 void server_done(struct sim *s, const struct sim_event *e); /* SIM_COMMIT, SIM_READ */
 void server_late(struct load_socket *c);
 void server_kill(struct sim *s, int signal, uint64_t again_ns);
+void server_stop(struct sim *s, uint64_t again_ns); /* in peace: what was written is synced and marked */
 void server_power_cut(struct sim *s, uint64_t again_ns);
 /* A session without a network; false: the server is down. */
 bool server_console(struct sim *s, struct load_socket *c);

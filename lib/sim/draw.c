@@ -1,0 +1,250 @@
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/explore.h"
+#include "util/clock.h"
+#include "util/rng.h"
+
+#define FAULTS_MAX 9u
+#define STREAM     (8ull << 40)
+
+struct draw {
+    struct rng rng;
+    struct scenario *s;
+};
+
+static bool coin(struct draw *d, uint32_t percent)
+{
+    return rng_below(&d->rng, 100) < percent;
+}
+
+static uint64_t between(struct draw *d, uint64_t lo, uint64_t hi)
+{
+    return rng_between(&d->rng, lo, hi);
+}
+
+static uint64_t ms(struct draw *d, uint64_t lo, uint64_t hi)
+{
+    return between(d, lo, hi) * NS_PER_MS;
+}
+
+/* ---- links ---- */
+
+static void add(char *at, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void add(char *at, size_t size, const char *fmt, ...)
+{
+    size_t n = strlen(at);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(at + n, size - n, fmt, ap);
+    va_end(ap);
+}
+
+static void draw_profile(struct draw *d, char *out, size_t size)
+{
+    static const char *const named[] = {"wifi", "lte-lossy"};
+    if (coin(d, 40)) {
+        snprintf(out, size, "%s", named[between(d, 0, 1)]);
+        return;
+    }
+    snprintf(out, size, "delay=%" PRIu64 "ms", between(d, 1, 300));
+    if (coin(d, 50))
+        add(out, size, ",jitter=%" PRIu64 "us", between(d, 1, 900));
+    if (coin(d, 60))
+        add(out, size, ",loss=%" PRIu64 ".%" PRIu64 "%%,burst=%" PRIu64, between(d, 0, 19), between(d, 1, 9),
+            between(d, 2, 8));
+    if (coin(d, 40))
+        add(out, size, ",rate=%" PRIu64 "kbit,queue=%" PRIu64 "kB", between(d, 64, 20000),
+            between(d, 4, 300));
+    if (coin(d, 30))
+        add(out, size, ",blackout_every=%" PRIu64 "s,blackout_for=%" PRIu64 "ms", between(d, 5, 40),
+            between(d, 200, 9000));
+    if (coin(d, 30))
+        add(out, size, ",handover_every=%" PRIu64 "s,handover_for=%" PRIu64 "ms", between(d, 5, 40),
+            between(d, 100, 4000));
+    if (coin(d, 50)) {
+        add(out, size, ",nat_idle=%" PRIu64 "s", between(d, 5, 300));
+        if (strstr(out, "handover_every"))
+            add(out, size, ",handover_loses=%" PRIu64 "%%", between(d, 10, 100));
+    }
+}
+
+static void draw_links(struct draw *d)
+{
+    static const char *const nets[] = {"lte", "wifi"};
+    struct scenario *s = d->s;
+    s->links_n = (uint32_t)between(d, 0, 2);
+    for (uint32_t i = 0; i < s->links_n; i++) {
+        struct scenario_link *l = &s->links[i];
+        snprintf(l->name, sizeof l->name, "link-%c", 'a' + (int)i);
+        snprintf(l->net, sizeof l->net, "%s", nets[i]);
+        draw_profile(d, l->profile, sizeof l->profile);
+    }
+}
+
+/* ---- people ---- */
+
+static void draw_habits(struct draw *d, struct scenario_habits *h, bool linked)
+{
+    if (coin(d, 50)) {
+        h->background_every = ms(d, 2000, 40000);
+        h->background_for = ms(d, 100, 15000);
+        h->kill_after = coin(d, 50) ? ms(d, 100, 8000) : 0;
+        if (coin(d, 40))
+            h->storage_loss_ppm = (uint32_t)between(d, 1, 100) * 10000;
+    }
+    if (linked && coin(d, 40)) {
+        h->network_change_every = ms(d, 3000, 40000);
+        h->network_change_gap = ms(d, 10, 3000);
+    }
+    if (coin(d, 50)) {
+        h->resend_after = ms(d, 500, 10000);
+        h->resend_share_ppm = (uint32_t)between(d, 1, 100) * 10000;
+    }
+}
+
+static void draw_population(struct draw *d, uint32_t i)
+{
+    struct scenario_population *p = &d->s->load[i];
+    *p = (struct scenario_population){.client = "reliable", .retries = (uint32_t)between(d, 1, 5)};
+    snprintf(p->name, sizeof p->name, "people-%c", 'a' + (int)i);
+    if (d->s->links_n && coin(d, 80))
+        memcpy(p->link, d->s->links[between(d, 0, d->s->links_n - 1)].name, sizeof p->link);
+    p->clients = (uint32_t)between(d, 2, coin(d, 20) ? 24 : 8);
+    p->chat_size = (uint32_t)between(d, 2, p->clients < 8 ? p->clients : 8);
+    p->chats_per_client = (uint32_t)between(d, 1, 3);
+    p->rate_per_1000s = between(d, 200, coin(d, 30) ? 40000 : 5000);
+    p->body_min = 1;
+    p->body_max = (uint32_t)between(d, 1, coin(d, 10) ? 20000 : 200);
+    p->resync_window = 1800 * NS_PER_S;
+    draw_habits(d, &p->habits, p->link[0] != 0);
+}
+
+/* ---- faults ---- */
+
+static const char *some_population(struct draw *d, bool linked)
+{
+    uint32_t first = (uint32_t)between(d, 0, d->s->load_n - 1);
+    for (uint32_t k = 0; k < d->s->load_n; k++) {
+        const struct scenario_population *p = &d->s->load[(first + k) % d->s->load_n];
+        if (!linked || p->link[0])
+            return p->name;
+    }
+    return NULL;
+}
+
+static bool target(struct draw *d, struct scenario_fault *f)
+{
+    const char *name = "server";
+    if (f->what == FAULT_KILL_SOCKET || f->what == FAULT_REMOVE_MEMBER || f->what == FAULT_NETWORK_CHANGE)
+        name = some_population(d, f->what == FAULT_NETWORK_CHANGE);
+    else if (f->what == FAULT_BLACKOUT || f->what == FAULT_LINK || f->what == FAULT_DETACH)
+        name = d->s->links_n ? d->s->links[between(d, 0, d->s->links_n - 1)].name : NULL;
+    else if (f->what == FAULT_CLOCK_JUMP && coin(d, 50))
+        name = "phones";
+    if (name)
+        snprintf(f->target, sizeof f->target, "%s", name);
+    return name != NULL;
+}
+
+static void draw_values(struct draw *d, struct scenario_fault *f)
+{
+    static const int signals[] = {SIGKILL, SIGKILL, SIGTERM, SIGSTOP};
+    bool shared = f->what == FAULT_KILL_SOCKET || f->what == FAULT_NETWORK_CHANGE ||
+                  f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_REMOVE_MEMBER;
+    f->share_ppm = shared && coin(d, 60) ? (uint32_t)between(d, 10, 99) * 10000 : 1000000;
+    switch (f->what) {
+    case FAULT_KILL_SOCKET:
+        f->mid_frame = coin(d, 60);
+        break;
+    case FAULT_KILL_SERVER:
+        f->signal = signals[between(d, 0, 3)];
+        f->restart = ms(d, 1, coin(d, 20) ? 20000 : 4000);
+        break;
+    case FAULT_POWER_CUT:
+    case FAULT_SYNC_FAILS:
+        f->restart = ms(d, 1, 5000);
+        break;
+    case FAULT_RESTORE:
+        f->duration = ms(d, 100, 15000);
+        f->restart = ms(d, 1, 3000);
+        break;
+    case FAULT_BLACKOUT:
+    case FAULT_DETACH:
+        f->duration = ms(d, 50, 12000);
+        break;
+    case FAULT_LINK:
+        f->duration = ms(d, 500, 12000);
+        snprintf(f->set, sizeof f->set, "loss=%" PRIu64 "%%,burst=%" PRIu64 ",delay=%" PRIu64 "ms",
+                 between(d, 1, 60), between(d, 3, 8), between(d, 20, 2000));
+        break;
+    case FAULT_DISK_FULL:
+        f->duration = ms(d, 100, 8000);
+        break;
+    case FAULT_CLOCK_JUMP:
+        /* tokens are good for a server whose clock is less than a minute off (crypto/keys.h), all jumps
+         * together */
+        f->by = (int64_t)ms(d, 1, strcmp(f->target, "server") ? 60000 : 59000 / FAULTS_MAX) *
+                (coin(d, 50) ? 1 : -1);
+        break;
+    case FAULT_REMOVE_MEMBER:
+        f->duration = coin(d, 70) ? ms(d, 100, 8000) : 0;
+        break;
+    default:
+        break;
+    }
+}
+
+static void draw_faults(struct draw *d)
+{
+    struct scenario *s = d->s;
+    enum fault_do on[FAULT_DO_COUNT];
+    uint32_t kinds = 0, wanted = (uint32_t)between(d, 0, FAULTS_MAX);
+    for (int k = 0; k < FAULT_DO_COUNT; k++)
+        if (k != FAULT_TOXIC && coin(d, k == FAULT_RESTORE ? 15 : 40))
+            on[kinds++] = (enum fault_do)k;
+    for (uint32_t i = 0; i < wanted && kinds; i++) {
+        struct scenario_fault *f = &s->faults[s->faults_n];
+        *f = (struct scenario_fault){.what = on[between(d, 0, kinds - 1)],
+                                     .at = ms(d, 0, s->duration / NS_PER_MS - 1),
+                                     .signal = SIGKILL};
+        snprintf(f->name, sizeof f->name, "%s-%" PRIu32, fault_name(f->what), i);
+        if (!target(d, f))
+            continue;
+        draw_values(d, f);
+        s->faults_n++;
+    }
+}
+
+static void draw_server(struct draw *d)
+{
+    struct scenario *s = d->s;
+    snprintf(s->server_delivery, sizeof s->server_delivery, "reliable");
+    if (coin(d, 30))
+        add(s->server_args, sizeof s->server_args, "--backlog %" PRIu64, between(d, 2, 60));
+    if (coin(d, 30))
+        add(s->server_args, sizeof s->server_args, "%s--queue %" PRIu64 "kB", s->server_args[0] ? " " : "",
+            between(d, 2, 64));
+}
+
+void sim_draw(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    *s = (struct scenario){.seed = seed, .drain = 300 * NS_PER_S, .send_lag_max = NS_PER_S};
+    rng_seed_stream(&d.rng, seed, STREAM);
+    snprintf(s->name, sizeof s->name, "seed-%" PRIu64, seed);
+    snprintf(s->path, sizeof s->path, "seed %" PRIu64, seed);
+    snprintf(s->why, sizeof s->why, "drawn by chat-chaos explore from seed %" PRIu64, seed);
+    s->duration = ms(&d, 2000, coin(&d, 20) ? 90000 : 30000);
+    draw_server(&d);
+    draw_links(&d);
+    s->load_n = (uint32_t)between(&d, 1, 2);
+    for (uint32_t i = 0; i < s->load_n; i++)
+        draw_population(&d, i);
+    draw_faults(&d);
+    s->expect[0] = strdup("audit_violations == 0");
+    s->expect_n = s->expect[0] ? 1 : 0;
+}
