@@ -100,7 +100,7 @@ static int one(const struct opt_set *o, const struct calibrate_driver *d, const 
 
 int tool_calibrate(const struct opt_set *o, int *status, struct err_ctx *err)
 {
-    const struct calibrate_driver *d;
+    const struct calibrate_driver *d = NULL;
     struct outcome all = {.verdict = CALIBRATE_PASS};
     const char *what = opt_operand(o, 0), *name, *summary;
     bool every = strcmp(what, "all") == 0;

@@ -47,11 +47,12 @@ void link_init(struct link *l, const struct netem_profile *p, uint64_t seed, uin
 
 void link_change(struct link *l, const struct netem_profile *p, uint64_t now_ns)
 {
+    const struct netem_profile *before = l->profile;
     link_advance(l, now_ns);
     l->profile = p;
     start_chains(l);
     link_service_reset(l, now_ns);
-    link_weather_init(l, now_ns);
+    link_weather_change(l, before, now_ns);
 }
 
 /* The chain decides on this packet, then moves. */

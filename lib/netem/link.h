@@ -52,7 +52,7 @@ struct link_window {
 
 /* Plain data, caller-owned, nothing to release. */
 struct link {
-    const struct netem_profile *profile; /* must outlive the link */
+    const struct netem_profile *profile; /* must outlive the link, or link_change away from it */
     uint64_t seed;
     struct link_window blackout, handover, cell, stall;
     struct {
@@ -96,8 +96,9 @@ void link_detach(struct link *l, uint64_t now_ns);
 void link_attach(struct link *l, uint64_t now_ns);
 /* A blackout from outside, from now until `until_ns`; a later end wins. */
 void link_blackout(struct link *l, uint64_t now_ns, uint64_t until_ns);
-/* Another profile from now on; weather, queue and chain begin anew, address, NAT mappings, a forced blackout
- * and the order of what is in flight stay. */
+/* Another profile from now on: queue and chain begin anew, and so do those windows that it changes (with a
+ * clocked blackout or a trace, also the clock they count from); other weather, address, NAT mappings, a
+ * forced blackout and the order of what is in flight stay. */
 void link_change(struct link *l, const struct netem_profile *p, uint64_t now_ns);
 
 /* Bring the windows up to now. The other calls do so themselves. */

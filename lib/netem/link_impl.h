@@ -33,6 +33,8 @@ static inline bool link_window_holds(const struct link_window *w, uint64_t t_ns)
 
 /* All windows as of a link that begins now. */
 void link_weather_init(struct link *l, uint64_t now_ns);
+/* Another profile: what it does not change goes on. */
+void link_weather_change(struct link *l, const struct netem_profile *before, uint64_t now_ns);
 /* Whether `t`, which may lie ahead of `now` by the wait in the queue, is inside a window. */
 bool link_inside(const struct link *l, enum link_which which, uint64_t t_ns);
 /* Window `number` takes the phone's address with it. */

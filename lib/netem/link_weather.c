@@ -1,5 +1,8 @@
 /* Windows of time: blackouts, handovers, stalls. Each is drawn from (seed, kind, number) alone. */
 #include "netem/link_impl.h"
+
+#include <string.h>
+
 #include "util/rng.h"
 
 /* The value at the quantile u / 2^32, by straight lines between the five that are given. */
@@ -79,6 +82,33 @@ void link_weather_init(struct link *l, uint64_t now_ns)
     window_init(l, LINK_WINDOW_HANDOVER, &l->handover, now_ns);
     window_init(l, LINK_WINDOW_STALL, &l->stall, now_ns);
     window_init(l, LINK_WINDOW_CELL, &l->cell, now_ns);
+}
+
+static bool same_windows(const struct netem_windows *a, const struct netem_windows *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* Whether what goes by the link's own clock goes on by it. */
+static bool same_clock(const struct netem_profile *a, const struct netem_profile *b)
+{
+    return a->blackout_period_ns == b->blackout_period_ns && same_windows(&a->blackout, &b->blackout) &&
+           memcmp(&a->blackout_at, &b->blackout_at, sizeof a->blackout_at) == 0 &&
+           a->dir[NETEM_UP].trace == b->dir[NETEM_UP].trace &&
+           a->dir[NETEM_DOWN].trace == b->dir[NETEM_DOWN].trace;
+}
+
+void link_weather_change(struct link *l, const struct netem_profile *before, uint64_t now_ns)
+{
+    static const enum link_which poisson[] = {LINK_WINDOW_HANDOVER, LINK_WINDOW_STALL, LINK_WINDOW_CELL};
+    struct link_window *const at[] = {&l->handover, &l->stall, &l->cell};
+    if (!same_clock(before, l->profile)) {
+        l->begun_ns = now_ns;
+        window_init(l, LINK_WINDOW_BLACKOUT, &l->blackout, now_ns);
+    }
+    for (int i = 0; i < 3; i++)
+        if (!same_windows(windows_of(before, poisson[i]), windows_of(l->profile, poisson[i])))
+            window_init(l, poisson[i], at[i], now_ns);
 }
 
 bool link_window_loses(const struct link *l, enum link_which which, uint32_t number)

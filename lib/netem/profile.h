@@ -109,7 +109,8 @@ struct netem_profile {
  * ERR_LIMIT: more than NETEM_FILES_MAX files. `p` is whole on success and untouched on failure. */
 int netem_profile_parse(struct netem_profile *p, const char *description, struct err_ctx *ctx);
 
-/* Appends the effective values of a description, each with its source, as a table or as one JSON object. */
+/* Appends the effective values of a description, each with its source, as a table (and what drivers lack) or
+ * as one JSON object. */
 int netem_profile_show(struct buf *out, const char *description, bool json, struct err_ctx *ctx);
 
 /* The named profiles: name and summary of number i, or false past the end. */

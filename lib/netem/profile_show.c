@@ -51,6 +51,10 @@ int netem_profile_show(struct buf *out, const char *description, bool json, stru
         if (netem_keys[k].each_way)
             show_key(out, &p, &from, k, NETEM_DOWN, json);
     }
-    buf_str(out, json ? "}\n" : "");
+    if (json)
+        buf_str(out, "}\n");
+    else
+        for (int driver = NETEM_DRIVER_MODEL; driver <= NETEM_DRIVER_PROXY; driver++)
+            netem_profile_lacks(&p, driver, out);
     return out->failed ? err_set(ctx, ERR_LIMIT, "the profile's text is too long") : 0;
 }

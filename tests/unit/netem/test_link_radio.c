@@ -165,6 +165,28 @@ static void test_another_profile_takes_over_and_what_is_in_flight_keeps_its_orde
     assert_int_equal(link_state(&l, 3 * S + 500 * MS), LINK_BLACKOUT); /* the list counts from the change */
 }
 
+static void test_a_change_keeps_the_weather_that_it_does_not_name(void **state)
+{
+    (void)state;
+    struct netem_profile base = profile("blackout_every=20s,blackout_for=2s,stall_every=5s,stall_for=300ms"),
+                         lossy = profile(
+                             "blackout_every=20s,blackout_for=2s,stall_every=5s,stall_for=300ms,loss=5%"),
+                         calm = profile("blackout_every=20s,blackout_for=2s,loss=5%");
+    struct link a, b;
+    link_init(&a, &base, 1, 1, 0);
+    link_init(&b, &base, 1, 1, 0);
+    for (uint64_t t = 0; t < 2000 * S; t += 10 * MS) {
+        if (t % (7 * S) == 0) /* more often than blackouts come */
+            link_change(&b, t / (7 * S) % 2 ? &lossy : &base, t);
+        assert_int_equal(link_state(&a, t), link_state(&b, t));
+    }
+    link_change(&b, &calm, 2000 * S);
+    for (uint64_t t = 2000 * S; t < 2500 * S; t += 10 * MS) {
+        enum link_state is = link_state(&a, t);
+        assert_int_equal(is == LINK_BLACKOUT ? is : LINK_UP, link_state(&b, t));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +198,7 @@ int main(void)
         cmocka_unit_test(test_a_list_of_blackouts_is_kept_to_the_millisecond),
         cmocka_unit_test(test_periodic_blackouts_keep_their_period),
         cmocka_unit_test(test_the_phone_learns_that_it_has_a_new_address),
+        cmocka_unit_test(test_a_change_keeps_the_weather_that_it_does_not_name),
         cmocka_unit_test(test_another_profile_takes_over_and_what_is_in_flight_keeps_its_order),
     };
     return cmocka_run_group_tests_name("link_radio", tests, NULL, NULL);
