@@ -19,7 +19,9 @@ static const struct opt_command commands[] = {
     {"up", "FILE", "start the links of a file and leave them running", 1, 1},
     {"exec", "LINK -- CMD...", "run a command inside a link that is up", 1, 1},
     {"set", "LINK[/ADDRESS] CHANGE",
-     "change a link that is up: 'blackout=5s', 'loss=5%,rate=1mbit', detach, attach", 2, 2},
+     "change a link that is up: 'blackout=5s', 'loss=5%,rate=1mbit', detach, attach; a proxy: add, remove, "
+     "clear",
+     2, 2},
     {"status", "[PROXY]", "the links that are up: networks, states, what they lost and why", 0, 1},
     {"down", "[LINK]", "end a link, or all of them", 0, 1},
     {"apply", "DEV PROFILE [-- CMD...]",
@@ -63,7 +65,10 @@ static const struct opt_tool tool = {
         "is the profile's up. What the kernel can't do is refused; blackouts, handovers and stalls are "
         "played "
         "while the tool runs. No rules but our own are touched. Packets that the device joins when it "
-        "receives them (GRO) count as one in the downward queue: ethtool -K DEV gro off.",
+        "receives them (GRO) count as one in the downward queue: ethtool -K DEV gro off.\n\n"
+        "proxy carries TCP connections and injects faults. Those by frame or message id follow WebSocket: "
+        "text, "
+        "binary, fragments, permessage-deflate. Same seed, bytes and order of connections, same faults.",
     .commands = commands,
     .options = options,
     .examples = "chat-netem show lte-lossy\n"
@@ -74,7 +79,9 @@ static const struct opt_tool tool = {
                 "chat-netem exec lte --side far -- ./my-server &\n"
                 "chat-netem exec lte -- ./my-client & chat-netem set lte blackout=5s\n"
                 "chat-netem down\n"
-                "chat-netem apply eth0 lte-good --partial -- ./my-client; chat-netem show-dev eth0"};
+                "chat-netem apply eth0 lte-good --partial -- ./my-client; chat-netem show-dev eth0\n"
+                "chat-netem proxy -l 127.0.0.1:9000 --to 127.0.0.1:8080 --name px\n"
+                "chat-netem set px 'add cut:id=UUID,dir=down' && chat-netem status px"};
 
 static int list(void)
 {
