@@ -316,9 +316,11 @@ void proxy_toxic_help(struct buf *out)
 {
     char list[256];
     for (size_t i = 0; i < KINDS; i++)
-        buf_printf(out, "%-10s %s (%s)\n", kinds[i].word, kinds[i].help,
+        buf_printf(out, "%-15s %s (%s)\n", kinds[i].word, kinds[i].help,
                    word_list(list, sizeof list, kinds[i].takes & ~W_WHO));
-    buf_str(out, "profile=PROFILE  a link profile, as far as a stream can have it\n");
-    for (size_t i = 0; i < PARAMS; i++)
-        buf_printf(out, "  %s=%-20s %s\n", params[i].word, params[i].arg, params[i].help);
+    buf_str(out, "profile=PROFILE a link profile, as far as a stream can have it\n");
+    for (unsigned i = 0; i < PARAMS; i++) {
+        snprintf(list, sizeof list, "%s=%s", params[i].word, params[i].arg);
+        buf_printf(out, "  %-27s %s\n", list, params[i].help);
+    }
 }
