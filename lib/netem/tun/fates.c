@@ -32,7 +32,7 @@ void tun_fates_free(struct tun_fates *f)
 struct asked {
     struct link_head head;
     struct link_waiting ring[WAITING];
-    uint64_t record[WAITING];
+    uint64_t record[2 * WAITING];
     uint32_t first, next;
 };
 
@@ -89,7 +89,7 @@ static void decide(struct replay *r, struct again *a, struct asked *q, uint64_t 
 {
     struct link_verdict v;
     while (link_head_next(&q->head, now_ns, &v)) {
-        uint64_t index = q->record[q->first++ % WAITING];
+        uint64_t index = q->record[q->first++ % (2 * WAITING)];
         const struct tun_fate *f = &r->f->at[index];
         if (f->dir == NETEM_UP && !v.reason)
             v.reason = ask_nat(r, a, f, now_ns);
@@ -118,7 +118,7 @@ static void ask_head(struct replay *r, struct again *a, uint64_t index)
         q->first = q->next = 0;
     }
     link_head_offer(&q->head, f->at_ns, f->bytes);
-    q->record[q->next++ % WAITING] = index;
+    q->record[q->next++ % (2 * WAITING)] = index;
     decide(r, a, q, f->at_ns);
 }
 

@@ -66,9 +66,9 @@ struct radio {
 struct waiting {
     struct link_head head;
     struct link_waiting ring[WAITING_MAX];
-    uint32_t slot[WAITING_MAX];
-    uint32_t first, next; /* of `slot`, modulo WAITING_MAX */
-    uint64_t timer_ns;    /* its entry in shuttle.heads that counts */
+    uint32_t slot[2 * WAITING_MAX]; /* a full queue has one more until the oldest has its verdict */
+    uint32_t first, next;           /* of `slot`, modulo its size */
+    uint64_t timer_ns;              /* its entry in shuttle.heads that counts */
 };
 
 /* What a group is told while it runs, for radios that are heard later. */

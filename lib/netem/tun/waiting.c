@@ -24,7 +24,7 @@ struct waiting *waiting_of(struct shuttle *s, struct radio *r, enum netem_dir di
 
 static uint32_t take_first(struct waiting *w)
 {
-    return w->slot[w->first++ % WAITING_MAX];
+    return w->slot[w->first++ % (2 * WAITING_MAX)];
 }
 
 /* Be back when the oldest is due. An entry of the heap that is not the latest is stale and ignored. */
@@ -49,7 +49,7 @@ void waiting_put(struct shuttle *s, struct radio *r, struct waiting *w, uint32_t
 {
     decide(s, r, w, now_ns);
     link_head_offer(&w->head, now_ns, s->pool.held[slot].len);
-    w->slot[w->next++ % WAITING_MAX] = slot;
+    w->slot[w->next++ % (2 * WAITING_MAX)] = slot;
     decide(s, r, w, now_ns);
     wake_at(s, r, w);
 }

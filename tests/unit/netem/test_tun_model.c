@@ -214,6 +214,38 @@ static void test_orders_are_part_of_the_log(void **state)
     end();
 }
 
+/* More packets than a drop-head queue has places for. */
+static void test_a_drop_head_queue_gives_up_its_oldest_when_it_has_no_place(void **state)
+{
+    enum { SENT = 9000, PLACES = 8192 };
+    struct tun_stats s = {0};
+    (void)state;
+    if (!can_run())
+        skip();
+    begin("up.rate=1kbit,up.queue=10MB,up.queue_drop=head", 1, NULL);
+    for (int i = 0; i < SENT; i++)
+        throw(near_fd, NETEM_FAR_ADDR, &i, sizeof i);
+    for (uint64_t until = clock_mono_ns() + WAIT_NS; s.packets_up < SENT && clock_mono_ns() < until;)
+        tun_world_stats(world, "*", &s);
+    assert_int_equal(s.packets_up, SENT);
+    tun_world_profile(world, "x", "none", NULL); /* what waits is offered anew, and arrives */
+    uint32_t got = 0;
+    int last = -1;
+    for (uint64_t until = clock_mono_ns() + WAIT_NS; got < PLACES && clock_mono_ns() < until;) {
+        int i;
+        poll(&(struct pollfd){far_fd, POLLIN, 0}, 1, 50);
+        for (; recv(far_fd, &i, sizeof i, 0) == sizeof i; got++) {
+            assert_true(i > last);
+            last = i;
+        }
+    }
+    tun_world_stats(world, "*", &s);
+    assert_int_equal(last, SENT - 1);
+    assert_int_equal(got + s.dropped[REASON_QUEUE_FULL], SENT);
+    assert_true(got >= PLACES - 1);
+    end();
+}
+
 static void test_a_live_change_of_network_loses_no_packet_under_way(void **state)
 {
     char data[100] = "";
@@ -469,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_every_fate_is_the_models),
         cmocka_unit_test(test_a_replay_notices_what_is_wrong),
         cmocka_unit_test(test_orders_are_part_of_the_log),
+        cmocka_unit_test(test_a_drop_head_queue_gives_up_its_oldest_when_it_has_no_place),
         cmocka_unit_test(test_a_live_change_of_network_loses_no_packet_under_way),
         cmocka_unit_test(test_a_phone_is_told_that_a_handover_took_its_address),
         cmocka_unit_test(test_a_thousand_radios_have_their_own_fates),
