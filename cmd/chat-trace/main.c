@@ -15,6 +15,7 @@ static const struct opt_command commands[] = {
     {"dump", "DIR...", "the records themselves", 1, -1},
     {"diff", "DIR DIR", "verdicts before and after", 2, 2},
     {"pcap", "[FILE...]", "the WebSocket messages in captures, or on an interface", 0, -1},
+    {"replay", "DIR...|FILE...", "the clients of an incident once more, against a server", 1, -1},
     {"export", "DIR...", "the trace in a form that others read: Perfetto, Wireshark, OTLP, CI", 1, -1},
     {0}};
 
@@ -35,7 +36,8 @@ static const struct opt_tool tool = {
                 "chat-trace slow -n 5 trace\n"
                 "chat-trace dump --hop link_drop --json trace\n"
                 "chat-trace export --format perfetto -o trace.json trace\n"
-                "chat-trace diff before/trace after/trace"};
+                "chat-trace replay before/trace --to ws://127.0.0.1:8080/ --client reliable --trace after\n"
+                "chat-trace diff before/trace after"};
 
 int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err)
 {
@@ -66,6 +68,8 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
     const char *command = opt_command(o), *dirs[256];
     if (!strcmp(command, "pcap"))
         return tool_pcap(o, status, err);
+    if (!strcmp(command, "replay"))
+        return tool_replay(o, status, err);
     bool explaining = !strcmp(command, "explain"), diffing = !strcmp(command, "diff");
     struct trace_run r = {0}, second = {0};
     int n = 0;

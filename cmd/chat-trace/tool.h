@@ -13,6 +13,9 @@ int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx
 int tool_export(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 /* Its operands are captures, not folders. */
 int tool_pcap(const struct opt_set *o, int *status, struct err_ctx *err);
+/* Its operands are a trace or captures, which it reads itself. */
+int tool_replay(const struct opt_set *o, int *status, struct err_ctx *err);
+#define TOOL_REPLAY_IDS "replay.jsonl" /* in a replay's trace folder: {"id":"old","as":"new"} rows */
 int tool_diff(const struct trace_run *before, const struct trace_run *after, const struct opt_set *o,
               int *status, struct err_ctx *err);
 

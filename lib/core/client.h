@@ -141,6 +141,7 @@ struct client_event {
     enum client_event_type type;
     const struct msg *m;
     struct id id;
+    struct id as; /* SUBMIT, PRESS: the id a new message gets (a run is re-enacted); zero: a fresh one */
     uint64_t chat, intent;
     struct slice kind, body;
     int code;

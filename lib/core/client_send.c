@@ -102,7 +102,8 @@ static void submit_reliable(struct client *c, const struct client_event *e, cons
 static void offer(struct client *c, const struct client_event *e, enum client_effect_type as,
                   const struct client_io *io)
 {
-    struct id id = new_id(c, io);
+    static const struct id none;
+    struct id id = id_equal(&e->as, &none) ? new_id(c, io) : e->as;
     client_emit(
         c, io,
         &(struct client_effect){

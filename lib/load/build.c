@@ -67,7 +67,9 @@ static void one_phone(struct load *l, uint32_t i, uint16_t population)
     p->load = l;
     p->population = population;
     rng_seed_stream(&p->rng, l->cfg.seed, i);
-    client_init(&p->client, &l->populations[population].client, LOAD_FIRST_USER + i, 1);
+    const struct load_script *s = l->cfg.script;
+    client_init(&p->client, &l->populations[population].client, s ? s->phone[i].user : LOAD_FIRST_USER + i,
+                s ? s->phone[i].device : 1);
     habit_init(p);
 }
 
@@ -116,7 +118,7 @@ int build_all(struct load *l, struct err_ctx *ctx)
                        LOAD_POPULATIONS_MAX, LOAD_FAULTS_MAX);
     for (uint32_t i = 0; i < l->cfg.populations_n; i++) {
         const struct load_population *c = &l->populations_cfg[i];
-        int rc = check(c, ctx);
+        int rc = l->cfg.script ? 0 : check(c, ctx);
         if (rc)
             return rc;
         if (c->clients > LOAD_PHONES_MAX - l->phones_n)
@@ -124,15 +126,23 @@ int build_all(struct load *l, struct err_ctx *ctx)
         l->populations[i].first = l->phones_n;
         l->populations[i].n = c->clients;
         l->phones_n += c->clients;
+        most = c->clients > most ? c->clients : most;
+        if (l->cfg.script)
+            continue;
         chats += c->chats_per_client * groups_of(c->clients, c->chat_size);
         seats += c->chats_per_client * c->clients;
-        most = c->clients > most ? c->clients : most;
+    }
+    if (l->cfg.script) {
+        chats = l->cfg.script->chats;
+        seats = l->cfg.script->members;
     }
     int rc = allocate(l, chats, seats, most, &order);
     if (rc)
         err_set(ctx, rc, "out of memory for %u phones", l->phones_n);
     for (uint32_t i = 0, at = 0; i < l->cfg.populations_n && !rc; i++) {
         rc = build_population(l, i, ctx);
+        if (l->cfg.script)
+            continue;
         for (uint32_t k = 0; k < l->populations[i].n && !rc; k++) {
             l->phones[l->populations[i].first + k].chats = l->memberships + at;
             at += l->populations_cfg[i].chats_per_client;
@@ -141,6 +151,8 @@ int build_all(struct load *l, struct err_ctx *ctx)
             group_up(l, i, order, &member_at);
     }
     free(order);
+    if (!rc && l->cfg.script)
+        rc = script_build(l, ctx);
     if (rc)
         return rc;
     client_pool_init(&l->pool, seats * 2 + 1024);
@@ -163,6 +175,8 @@ void build_release(struct load *l)
         free(l->populations[i].awake);
     }
     client_pool_release(&l->pool);
+    if (l->said.key_size)
+        map_release(&l->said);
     ledger_release(&l->ledger);
     free(l->phones);
     free(l->chats);

@@ -111,16 +111,16 @@ static void online(struct load_phone *p)
         after_about(p, &p->network, habits_of(p)->network_change_every);
 }
 
-void habit_network_change(struct load_phone *p)
+/* Off the air; a phone that changed its network leaves without a word. */
+void habit_leave(struct load_phone *p, enum reason reason)
 {
     struct load *l = p->load;
     if (p->offline)
         return;
     load_now(l);
-    l->network_changes++;
     p->offline = true;
     phone_simple(p, CLIENT_OFFLINE);
-    if (p->sock) {
+    if (p->sock && reason == REASON_NETWORK_CHANGED) {
         phone_sample_acked(p);
         int rc = l->cfg.world.vanish(p->sock);
         if (rc && !l->rude_ends_told) {
@@ -132,7 +132,21 @@ void habit_network_change(struct load_phone *p)
     }
     if (l->populations_cfg[p->population].addresses)
         l->cfg.world.radio(l->cfg.world.arg, phone_address(p), NETEM_DETACH);
-    phone_drop(p, REASON_NETWORK_CHANGED);
+    phone_drop(p, reason);
+}
+
+void habit_return(struct load_phone *p)
+{
+    load_now(p->load);
+    online(p);
+}
+
+void habit_network_change(struct load_phone *p)
+{
+    if (p->offline)
+        return;
+    p->load->network_changes++;
+    habit_leave(p, REASON_NETWORK_CHANGED);
     uint64_t gap = habits_of(p)->network_change_gap;
     after(p, &p->network, gap ? gap : 1);
 }

@@ -110,12 +110,14 @@ static void start_counting(struct load *l, const struct load_chat *c, uint64_t n
 
 void load_on_create_answer(struct load *l, const struct msg *m)
 {
-    if ((m->t != MSG_DONE && m->t != MSG_ERROR) || !slice_is(m->re, "create") ||
-        m->chat - l->cfg.first_chat >= l->chats_n)
+    if ((m->t != MSG_DONE && m->t != MSG_ERROR) || !slice_is(m->re, "create"))
         return;
-    struct load_chat *c = &l->chats[m->chat - l->cfg.first_chat];
+    uint64_t place = chat_place(l, m->chat);
+    if (place >= l->chats_n)
+        return;
+    struct load_chat *c = &l->chats[place];
     bool exists = m->t == MSG_ERROR && slice_is(m->code, proto_error_code(PROTO_CHAT_EXISTS));
-    if (m->t == MSG_ERROR && (!exists || l->phase == PHASE_SETUP)) {
+    if (m->t == MSG_ERROR && (!exists || (l->phase == PHASE_SETUP && !l->cfg.script))) {
         if (m->retry_ms || l->phase != PHASE_SETUP)
             return; /* asked again by itself */
         load_fail(l, ERR_UNAVAILABLE, "chat %llu could not be made: %.*s: %.*s%s",
@@ -137,9 +139,9 @@ void load_on_refused_send(struct load *l, const struct msg *m)
 {
     if ((l->phase != PHASE_LOAD && l->phase != PHASE_DRAIN) || m->t != MSG_ERROR ||
         !slice_is(m->re, "send") || !slice_is(m->code, proto_error_code(PROTO_NO_SUCH_CHAT)) ||
-        m->chat - l->cfg.first_chat >= l->chats_n)
+        chat_place(l, m->chat) >= l->chats_n)
         return;
-    uint32_t i = (uint32_t)(m->chat - l->cfg.first_chat);
+    uint32_t i = (uint32_t)chat_place(l, m->chat);
     if (!l->chats[i].done || load_now(l).mono_ns - l->chats[i].asked_ns < STALE_ANSWER_NS)
         return; /* it is being made, or was just now */
     l->chats[i].asked = l->chats[i].done = false;
@@ -160,6 +162,11 @@ static void begin_load(struct load *l)
             diary_member(l->diary, chat_number(l, i), p->client.user, net_name(c->net), c->name);
         }
     begin(l, PHASE_LOAD);
+    timers_set(&l->timers, &l->turn, l->t0_ns + l->cfg.duration_ns);
+    if (l->cfg.script) {
+        script_begin(l);
+        return;
+    }
     for (uint32_t i = 0; i < l->cfg.populations_n; i++) {
         struct population *p = &l->populations[i];
         p->arrival.fire = on_arrival;
@@ -171,7 +178,6 @@ static void begin_load(struct load *l)
         habits_start(&l->phones[i]);
     for (uint32_t i = 0; i < l->cfg.faults_n; i++)
         timers_set(&l->timers, &l->fault_timers[i].timer, l->t0_ns + l->faults_cfg[i].at_ns + 1);
-    timers_set(&l->timers, &l->turn, l->t0_ns + l->cfg.duration_ns);
 }
 
 static void sweep_setup(struct load *l, uint64_t now)
@@ -252,6 +258,8 @@ static void begin_drain(struct load *l)
         timers_set(&l->timers, &l->populations[i].arrival, 0);
     for (uint32_t i = 0; i < l->cfg.faults_n; i++)
         timers_set(&l->timers, &l->fault_timers[i].timer, 0);
+    if (l->cfg.script)
+        timers_set(&l->timers, &l->script, 0);
     for (uint32_t i = 0; i < l->phones_n; i++)
         habits_stop(&l->phones[i]);
     timers_set(&l->timers, &l->turn, now + l->cfg.drain_ns + 1);
@@ -312,7 +320,7 @@ static void on_turn(struct timer *t)
 
 static void watch_tcp(struct load *l, struct load_phone *p, uint64_t now)
 {
-    if (!p->sock || !p->lane.conn || p->background)
+    if (!p->sock || !p->lane.conn || p->background || p->held)
         return;
     uint64_t written = l->cfg.world.written(p->sock);
     if (written == p->acked_seen) { /* nothing new since all was acknowledged: no system call for the idle */

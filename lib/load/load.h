@@ -91,11 +91,15 @@ struct load_world {
     void *arg;
 };
 
+struct load_script;
+
 struct load_config {
     const struct load_population *populations;
     uint32_t populations_n;
     const struct load_fault *faults;
     uint32_t faults_n;
+    const struct load_script *script; /* load/script.h, or NULL. Of the populations, name, net, clients,
+                                         features, retries and resync_window_ns then count. No diary */
     uint64_t seed;
     uint64_t duration_ns, drain_ns; /* drain: longest wait after the load */
     uint64_t setup_ns;              /* longest time until all are connected; 0: 120 s */

@@ -6,6 +6,7 @@
 #include "load/diary.h"
 #include "load/ledger.h"
 #include "load/load.h"
+#include "load/script.h"
 #include "load/texts.h"
 #include "load/timers.h"
 #include "util/map.h"
@@ -65,7 +66,7 @@ struct load_phone {
     uint32_t chats_n, unticked_n, awake_place;
     uint16_t population;
     uint8_t address;
-    bool background, offline, cut_next, was_ready;
+    bool background, offline, cut_next, was_ready, held; /* held: frozen by the script */
     uint8_t lost_reason;
 };
 
@@ -107,6 +108,10 @@ struct load {
     struct diary *diary;
     struct timers timers;
     struct timer sweep, turn; /* turn: the load or the drain ends */
+    struct timer script;
+    uint32_t next_step;
+    const struct load_step *acting;
+    struct map said; /* intent -> the id it goes by */
     struct client_pool pool;
     struct client_io io;
     struct claim claims[PROTO_CLAIMS_MAX];
@@ -147,7 +152,19 @@ static inline bool client_has_outbox(const struct client *c)
 }
 static inline uint64_t chat_number(const struct load *l, uint32_t chat)
 {
-    return l->cfg.first_chat + chat;
+    return l->cfg.script ? l->cfg.script->chat[chat].number : l->cfg.first_chat + chat;
+}
+/* script.c */
+uint32_t script_chat(const struct load_script *s, uint64_t number);
+int script_build(struct load *l, struct err_ctx *ctx);
+void script_begin(struct load *l);
+/* The step in progress goes by this id. */
+void script_named(struct load *l, const struct id *here);
+
+/* Place of a chat, or >= chats_n. */
+static inline uint64_t chat_place(const struct load *l, uint64_t number)
+{
+    return l->cfg.script ? script_chat(l->cfg.script, number) : number - l->cfg.first_chat;
 }
 
 /* build.c */
@@ -173,6 +190,8 @@ void habits_start(struct load_phone *p);
 void habits_stop(struct load_phone *p);
 void habit_kill(struct load_phone *p, bool mid_frame);
 void habit_network_change(struct load_phone *p);
+void habit_leave(struct load_phone *p, enum reason reason);
+void habit_return(struct load_phone *p);
 void habit_init(struct load_phone *p);
 void press_later(struct load_phone *p, const struct id *id, uint64_t chat, uint64_t intent,
                  struct slice body);

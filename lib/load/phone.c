@@ -51,6 +51,7 @@ void phone_socket_over(struct load_phone *p, enum reason reason, uint64_t code)
     lane_end(p, reason, code);
     press_tick(p, true);
     p->acked = p->acked_seen = p->acked_ns = 0;
+    p->held = false;
 }
 
 void phone_sample_acked(struct load_phone *p)
@@ -270,6 +271,7 @@ static void on_new_id(struct load_phone *p, const struct client_effect *e, bool 
 {
     struct load *l = p->load;
     const struct membership *ms = phone_membership(p, e->chat);
+    script_named(l, &e->id);
     struct ledger_sent sent = {.id = e->id,
                                .again = again && l->pressed ? &l->pressed->id : NULL,
                                .intent = e->intent,
