@@ -253,8 +253,9 @@ void calibrate_see(struct calibrate *c, unsigned i, const struct calibrate_packe
     w->offered++;
     w->offered_ns = p->offered_ns;
     w->lost += lost;
-    w->full += p->reason == REASON_QUEUE_FULL ||
-               (f->plan.kind == CALIBRATE_FULL && p->reason == CALIBRATE_UNTOLD); /* nothing else drops there */
+    w->full +=
+        p->reason == REASON_QUEUE_FULL ||
+        (f->plan.kind == CALIBRATE_FULL && p->reason == CALIBRATE_UNTOLD); /* nothing else drops there */
     if (f->plan.kind == CALIBRATE_LOSS)
         see_run(w, lost);
     else if (f->plan.kind == CALIBRATE_OUTAGE)
