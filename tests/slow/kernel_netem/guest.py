@@ -11,6 +11,7 @@ import time
 
 NETEM = os.environ["BUILD"] + "/chat-netem"
 SECONDS = os.environ.get("SECONDS_PER_PHASE", "20")
+NAMED_SECONDS = os.environ.get("NAMED_SECONDS", "4")
 KILLS = int(os.environ.get("KILLS", "50"))
 MODULES = ["drivers/net/veth", "net/sched/sch_netem", "net/sched/sch_tbf", "net/sched/sch_ingress", "net/sched/cls_u32",
            "net/sched/act_mirred", "net/sched/act_police"]
@@ -219,9 +220,11 @@ def main():
             import traceback
             ok(False, test.__name__, traceback.format_exc())
             netem("clear", "v0")
-    for p in filter(None, os.environ.get("PROFILES", "").split(";")):
+    named = [line.split()[0] for line in netem("list").stdout.splitlines()] if float(NAMED_SECONDS) > 0 else []
+    asked = list(filter(None, os.environ.get("PROFILES", "").split(";")))
+    for p, seconds in [(p, SECONDS) for p in asked] + [(p, NAMED_SECONDS) for p in named]:
         try:
-            calibrate(p, SECONDS)
+            calibrate(p, seconds)
         except (ValueError, KeyError, IndexError) as e:
             ok(False, f"calibrate {p}", repr(e))
     print(f"1..{count}", flush=True)
