@@ -21,17 +21,18 @@
 #include "netem/tun/tun.h"
 #include "util/clock.h"
 
-#define PHONE       (NETEM_NEAR_NET + 1)
-#define PORT        9999
-#define HEADERS     28u /* IPv4 and UDP */
-#define PAYLOAD_MIN 24u /* three times the number, of which a flipped bit spares two */
-#define PACKET_MAX  2048
-#define ROOM        (32 << 20)
-#define QUIET_NS    (NS_PER_S / 5) /* after everything has had its time */
-#define SETTLE_NS   (10 * NS_PER_MS)
-#define BURST       16
-#define LATE_NS     NS_PER_MS
-#define LATE_SHARE  200 /* one packet in so many may be later than that */
+#define PHONE        (NETEM_NEAR_NET + 1)
+#define PORT         9999
+#define HEADERS      28u /* IPv4 and UDP */
+#define PAYLOAD_MIN  24u /* three times the number, of which a flipped bit spares two */
+#define PACKET_MAX   2048
+#define ROOM         (32 << 20)
+#define QUIET_NS     (NS_PER_S / 5) /* after everything has had its time */
+#define SETTLE_NS    (10 * NS_PER_MS)
+#define BURST        16
+#define EDGE_PACKETS 100
+#define LATE_NS      NS_PER_MS
+#define LATE_SHARE   200 /* one packet in so many may be later than that */
 
 struct probe {
     uint64_t offered_ns, delivered_ns, copy_ns;
@@ -399,6 +400,13 @@ static bool was_punctual(const struct run *r)
     return late * LATE_SHARE <= all;
 }
 
+/* The edges of a distribution need so many. */
+static bool shows_edges(const struct run *r)
+{
+    return r->phase->kind != CALIBRATE_DELAY ||
+           (r->way[NETEM_UP].planned >= EDGE_PACKETS && r->way[NETEM_DOWN].planned >= EDGE_PACKETS);
+}
+
 /* The inside view. */
 static int check_fates(const struct run *r, uint64_t seed, struct err_ctx *err)
 {
@@ -445,6 +453,8 @@ static int tun_run(struct calibrate *c, unsigned i, const struct calibrate_phase
         r.world = NULL;
         if (phase->kind != CALIBRATE_LOSS && phase->kind != CALIBRATE_FULL && !s.overrun && !was_punctual(&r))
             calibrate_lacks(c, phase->kind, "this machine was too busy: packets were carried over 1 ms late");
+        if (!shows_edges(&r))
+            calibrate_lacks(c, phase->kind, "so slow a network needs more time (--time) for 100 packets");
         rc = check_fates(&r, seed + i, err);
     }
     finish(&r);

@@ -153,20 +153,23 @@ static void begin(struct shuttle *s)
     }
 }
 
+/* Only where radios may be: to look at all addresses would hold up packets for milliseconds. */
 static void look(struct shuttle *s)
 {
     uint64_t now_ns = clock_mono_ns();
-    for (uint32_t g = 0; g <= s->c->groups_n; g++) {
-        s->c->stats[g].radios = 0;
-        memset(s->c->stats[g].in_state, 0, sizeof s->c->stats[g].in_state);
-    }
-    for (uint32_t i = 0; i < RADIOS; i++) {
-        struct radio *r = &s->radios[i];
-        if (!r->live)
-            continue;
-        unsigned state = link_state(&r->link, now_ns);
-        s->c->stats[r->group].radios++;
-        s->c->stats[r->group].in_state[state < TUN_STATES ? state : TUN_STATES - 1]++;
+    for (uint32_t g = 0; g < s->c->groups_n; g++) {
+        const struct tun_group *of = &s->c->groups[g];
+        struct tun_stats *stats = &s->c->stats[g];
+        stats->radios = 0;
+        memset(stats->in_state, 0, sizeof stats->in_state);
+        for (uint32_t i = 0; i < of->count; i++) {
+            struct radio *r = &s->radios[(of->first + i) & 0xFFFF];
+            if (!r->live || r->group != g)
+                continue;
+            unsigned state = link_state(&r->link, now_ns);
+            stats->radios++;
+            stats->in_state[state < TUN_STATES ? state : TUN_STATES - 1]++;
+        }
     }
 }
 
