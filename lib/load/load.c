@@ -299,6 +299,10 @@ static void sweep_drain(struct load *l, uint64_t now)
             l->settled_ns = 0;
             return;
         }
+    if (l->cfg.world.more && l->cfg.world.more(l->cfg.world.arg)) {
+        l->settled_ns = 0;
+        return;
+    }
     if (!l->settled_ns)
         l->settled_ns = now;
     if (now - l->settled_ns < LINGER_NS) /* a duplicate would come now; last acks go out */

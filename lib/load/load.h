@@ -88,6 +88,8 @@ struct load_world {
      * phone lost what it had surfaced. */
     void (*watch)(void *arg, const struct client *c, const struct client_effect *e);
     void (*forgot)(void *arg, uint64_t user, uint32_t device);
+    /* May be NULL: the world knows of more that should still arrive, so the drain is not over yet. */
+    bool (*more)(void *arg);
     void *arg;
 };
 
