@@ -78,7 +78,9 @@ int tool_proxy(const struct opt_set *o, struct err_ctx *err)
                              .to = opt_string(o, "to"),
                              .seed = opt_seed(o),
                              .buffer_max = opt_u64(o, "buffer"),
-                             .connections_max = (uint32_t)opt_u64(o, "connections"),
+                             .connections_max = opt_u64(o, "connections") > 1000000
+                                                    ? 1000000
+                                                    : (uint32_t)opt_u64(o, "connections"),
                              .follow = opt_flag(o, "follow"),
                              .trace_dir = opt_string(o, "trace")};
     if (!c.listen || !c.to)

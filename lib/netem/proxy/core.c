@@ -46,6 +46,8 @@ static void learn(struct proxy_conn *c, uint64_t now_ns)
         if (t->kind == PROXY_PROFILE && !c->link)
             start_link(c, i, now_ns);
         place_bytes(c, i, now_ns);
+        if (proxy_toxic_by_frame(t) && !c->follow)
+            tell(c, NETEM_UP, now_ns, t, "not-followed", c->way[NETEM_UP].added, false);
     }
 }
 
@@ -117,6 +119,7 @@ static void lose_track(struct proxy_conn *c, uint64_t now_ns)
         return;
     follow_free(c->follow);
     c->follow = NULL;
+    tell(c, NETEM_UP, now_ns, NULL, "not-followed", c->way[NETEM_UP].added, false);
     for (int d = 0; d < 2; d++) {
         struct way *w = &c->way[d];
         w->by_id = w->again = w->maybe_again = 0;

@@ -11,7 +11,8 @@
  * at the same bytes. Exception, stated: a fault by id in a frame of more than half the buffer may fall behind
  * its place `at`, since what was passed on cannot be taken back; it still falls into that frame.
  *
- * Memory: at most about 4 x buffer_max a way (a queue that doubles, and a frame that waits to be said again);
+ * Memory: at most about 4 x buffer_max a way (a queue that doubles, and a frame that is said
+ * again, which must fit in buffer_max with all its copies);
  * none when nothing waits. Allocation that fails ends the connection as a reset, and is said. */
 #ifndef NETEM_PROXY_CORE_H
 #define NETEM_PROXY_CORE_H

@@ -79,6 +79,8 @@ void profile_for_streams(struct netem_profile *p);
 
 /* --- faults.c --- */
 
+void tell(struct proxy_conn *c, enum netem_dir d, uint64_t now_ns, const struct proxy_toxic *t,
+          const char *what, uint64_t offset, bool by_place);
 void forget_toxics(struct proxy_conn *c, uint32_t slots);
 /* A toxic that works all the time counts, and is said, once a connection. */
 void toxic_seen(struct proxy_conn *c, enum netem_dir d, uint64_t now_ns, unsigned i);

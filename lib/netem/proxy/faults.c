@@ -5,8 +5,8 @@
 
 /* --- telling ------------------------------------------------------------------------------------------ */
 
-static void tell(struct proxy_conn *c, enum netem_dir d, uint64_t now_ns, const struct proxy_toxic *t,
-                 const char *what, uint64_t offset, bool by_place)
+void tell(struct proxy_conn *c, enum netem_dir d, uint64_t now_ns, const struct proxy_toxic *t,
+          const char *what, uint64_t offset, bool by_place)
 {
     struct proxy_event e = {.now_ns = now_ns,
                             .conn = c->number,
@@ -307,9 +307,10 @@ void frame_ends(struct proxy_conn *c, enum netem_dir d, uint64_t now_ns)
     for (uint32_t left = w->again; left && !w->over && !c->end; left &= left - 1) {
         unsigned i = (unsigned)__builtin_ctz(left);
         const struct proxy_toxic *t = c->rules->toxic[i];
-        bool fits = !w->copy.failed;
+        uint64_t copies = t->copies ? t->copies : 1;
+        bool fits = !w->copy.failed && w->copy.len * copies <= c->rules->buffer_max;
         tell(c, d, now_ns, t, fits ? "duplicate" : "frame-too-large", w->frame_at, true);
-        for (uint64_t k = t->copies ? t->copies : 1; k && fits && !c->end; k--) {
+        for (; copies && fits && !c->end; copies--) {
             if (!queue_add(&w->q, w->copy.data, w->copy.len)) {
                 out_of_memory(c, d, now_ns);
                 return;

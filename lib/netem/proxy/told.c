@@ -34,7 +34,7 @@ void told(void *arg, const struct proxy_event *e)
     struct proxy *p = arg;
     bool ends = e->toxic && (e->toxic->kind == PROXY_RESET || e->toxic->kind == PROXY_CUT ||
                              e->toxic->kind == PROXY_LIMIT || e->toxic->kind == PROXY_HALF_OPEN);
-    p->counts.faults++;
+    p->counts.faults += e->toxic && strcmp(e->what, "not-followed") != 0;
     if (p->config.log)
         log_line(p, e);
     if (!ends || !p->tracer)
