@@ -31,8 +31,10 @@ enum proxy_end {
 struct proxy_event {
     uint64_t now_ns, conn, offset,
         frame; /* offset: bytes of the direction before it; frame: 0 when there is none */
-    const struct proxy_toxic *toxic; /* NULL: not a toxic */
-    const char *what;                /* a word: "cut", "stall", "lost-track"... */
+    const struct proxy_toxic *toxic; /* NULL: none */
+    /* The kind's word, or "not-followed" (no WebSocket, or not from its first byte: faults by frame cannot
+     * be), "not-placed" (too many places ahead), "frame-too-large" (to be said again), "out-of-memory" */
+    const char *what;
     enum netem_dir dir;
     bool has_id, by_place;
     struct id id;
