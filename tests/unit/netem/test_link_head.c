@@ -61,6 +61,29 @@ static void test_a_full_queue_drops_its_oldest_and_the_others_move_forward(void 
     assert_true(link_head_due(&q.h) == UINT64_MAX);
 }
 
+static void test_a_big_packet_takes_the_places_of_several_small_ones(void **state)
+{
+    (void)state;
+    struct netem_profile p = profile("rate=8mbit,queue=3kB,queue_drop=head");
+    struct queue q;
+    uint64_t depart;
+    start(&q, &p, 64);
+    offer(&q, S);
+    assert_int_equal(next(&q, S, &depart), REASON_NONE);
+    for (int i = 0; i < 6; i++) {
+        link_head_offer(&q.h, S, 500);
+        assert_true(silent(&q, S));
+    }
+    link_head_offer(&q.h, S, 1400);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(next(&q, S, &depart), REASON_QUEUE_FULL);
+    assert_true(silent(&q, S));
+    for (uint64_t i = 0; i < 3; i++)
+        assert_int_equal(next(&q, S + MS + i * MS / 2, &depart), REASON_NONE);
+    assert_int_equal(next(&q, S + 2500000, &depart), REASON_NONE);
+    assert_int_equal(depart, S + 3900000);
+}
+
 static void test_a_ring_that_is_full_drops_the_oldest_too(void **state)
 {
     (void)state;
@@ -157,6 +180,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_full_queue_drops_its_oldest_and_the_others_move_forward),
+        cmocka_unit_test(test_a_big_packet_takes_the_places_of_several_small_ones),
         cmocka_unit_test(test_a_ring_that_is_full_drops_the_oldest_too),
         cmocka_unit_test(test_a_late_driver_changes_no_time),
         cmocka_unit_test(test_what_waits_when_the_phone_leaves_is_lost),
