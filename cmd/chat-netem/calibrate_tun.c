@@ -31,6 +31,7 @@
 #define SETTLE_NS    (10 * NS_PER_MS)
 #define BURST        16
 #define EDGE_PACKETS 100
+#define WINDOWS      8
 #define LATE_NS      NS_PER_MS
 #define LATE_SHARE   200 /* one packet in so many may be later than that */
 
@@ -369,16 +370,21 @@ static void tell_windows(const struct run *r, struct calibrate *c, unsigned i, u
 {
     struct link l;
     uint64_t shift = real_ns() - clock_mono_ns(), end = clock_mono_ns();
+    unsigned n = 0;
     if ((r->phase->kind != CALIBRATE_OUTAGE && r->phase->kind != CALIBRATE_HOLD) || !r->fates->n)
         return;
     uint64_t t = r->fates->at[0].at_ns, since = 0;
     link_init(&l, &r->phase->profile, seed, PHONE, t);
     for (; t < end; t = link_state_until(&l, t)) {
         bool up = link_state(&l, t) == LINK_UP;
-        if (up && since)
+        if (up && since) {
             calibrate_see_window(c, i, since + shift, t - since);
+            n++;
+        }
         since = up ? 0 : since ? since : t;
     }
+    if (n < WINDOWS && r->phase->profile.blackout_at.n == 0)
+        calibrate_lacks(c, r->phase->kind, "so rare a thing needs more time (--time) to come 8 times");
 }
 
 /* Whether this machine kept the link's time: of each probe, how long the shuttle took to hear of it and to
