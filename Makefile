@@ -1,12 +1,13 @@
 # chatd toolkit. `make help` lists the targets; README.md has the tour.
 #   SAN=address,undefined   sanitized build in build-<SAN>     DEV=1   -O0 -g, warnings are errors
+#   MUTANT=NAME             with a known bug planted (lib/util/mutant.h), in build-NAME
 #   CC=clang                another compiler                   PREFIX=/usr/local for install
 
 CC      ?= gcc
 PREFIX  ?= /usr/local
 DESTDIR ?=
 comma   := ,
-B       := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+B       := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(MUTANT),-$(MUTANT))
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 
 PKGS    := libwebsockets libsodium jansson libnl-3.0 libnl-route-3.0 zlib libzstd libpcap
@@ -14,7 +15,7 @@ CFLAGS  ?= $(if $(DEV),-O0,-O2) -g
 WARN    := -Wall -Wextra $(if $(DEV),-Werror)
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -fno-omit-frame-pointer -pthread $(WARN) $(CFLAGS) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined) -Ilib -I. -I$(B)/gen $(PKG_CFLAGS) -MMD -MP \
-	-DCHAT_VERSION='"$(VERSION)"'
+	-DCHAT_VERSION='"$(VERSION)"' $(if $(MUTANT),-DMUTANT_$(MUTANT)=1)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  = $(shell pkg-config --libs $(PKGS)) -lev -lrocksdb -lm -pthread
@@ -32,7 +33,7 @@ BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/bench -name 'ben
 HELPERS := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/e2e tests/engines -name '*.c' 2>/dev/null | sort))
 
 .DELETE_ON_ERROR:
-.PHONY: all deps demo test test-unit test-e2e lint format bench install uninstall clean help
+.PHONY: all deps demo sim-mutants test test-unit test-e2e lint format bench install uninstall clean help
 
 all: deps
 	@$(MAKE) --no-print-directory build
@@ -41,7 +42,7 @@ all: deps
 build: $(BIN)
 
 help:
-	@echo "make deps | all | demo | test | test-unit | test-e2e | test-kernel-netem | lint | format | bench | install | uninstall | clean"
+	@echo "make deps | all | demo | sim-mutants | test | test-unit | test-e2e | test-kernel-netem | lint | format | bench | install | uninstall | clean"
 
 # Installs Debian packages, and only those that are missing.
 deps:
@@ -102,6 +103,16 @@ demo: deps
 bench: deps
 	@$(MAKE) --no-print-directory build $(BENCH)
 	@B=$(B) tests/bench/run.sh
+
+# Known bugs, planted one at a time, must be found by the simulator; the clean build must be clean.
+sim-mutants: deps
+	@$(MAKE) --no-print-directory build
+	@B=$(B) CC=$(CC) tests/sim/mutants.sh
+.PHONY: print-flags print-libs
+print-flags:
+	@echo '$(subst ','\'',$(ALL_CFLAGS))' | sed "s/-DCHAT_VERSION='[^']*'//; s/-MMD -MP//"
+print-libs:
+	@echo '$(LDFLAGS) $(LDLIBS)'
 
 lint: deps
 	@CC=$(CC) tests/lint/run.sh

@@ -1,4 +1,5 @@
 #include "core/accept.h"
+#include "util/mutant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -110,9 +111,9 @@ static void known_settle(struct accept *a, struct known *k)
     else
         a->known_oldest = k;
     a->known_newest = k;
-    if (++a->durable_n > ACCEPT_KNOWN_MAX) {
+    if (++a->durable_n > (MUTANT(DEDUP_WINDOW_TOO_SHORT) ? 4 : ACCEPT_KNOWN_MAX)) {
         struct known *old = a->known_oldest;
-        uint64_t ms = id_unix_ms(&old->id);
+        uint64_t ms = MUTANT(DEDUP_WINDOW_TOO_SHORT) ? 0 : id_unix_ms(&old->id);
         a->ask_before_ms = ms < a->ask_before_ms ? a->ask_before_ms : ms + 1;
         a->known_oldest = old->newer;
         a->durable_n--;
@@ -207,7 +208,7 @@ static void answer_known(struct accept *a, uint64_t conn, uint64_t user, const s
         refuse_send(a, conn, user, m, PROTO_ID_CONFLICT, 0);
         return;
     }
-    if (k->state == KNOWN_DURABLE) {
+    if (k->state == KNOWN_DURABLE || MUTANT(RETRY_ANSWERED_IN_FLIGHT)) {
         a->counters->duplicates++;
         a->ops->accepted(a->arg, conn, k, true);
     } else if (!wait_too(k->pending, conn)) {
@@ -557,7 +558,7 @@ static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
         return;
     }
     struct chat *c = registry_chat(a->registry, p->e.chat);
-    if ((c && c->barrier) || b->entries_n == STORE_BATCH_MAX ||
+    if ((c && c->barrier && !MUTANT(BARRIER_IGNORED)) || b->entries_n == STORE_BATCH_MAX ||
         s->bytes + p->e.body_len > STORE_BATCH_BYTES) {
         leave_for_next(s, p);
         return;
@@ -675,6 +676,9 @@ void accept_seal(struct accept *a)
         accept_committed(a, s.job);
         return;
     }
+    for (struct pending *p = MUTANT(PUSH_BEFORE_COMMIT) ? a->flying : NULL; p; p = p->next)
+        if (p->e.op == ENTRY_MESSAGE)
+            a->ops->committed(a->arg, registry_chat(a->registry, p->e.chat), p);
     struct effect e = {.kind = EFFECT_COMMIT, .commit = s.job};
     a->io->emit(a->io->arg, &e);
 }
@@ -685,7 +689,7 @@ static void roll_back(struct accept *a, struct pending *p, enum proto_error code
     for (struct pending *q = p; q; q = q->next) {
         struct chat *c = registry_chat(a->registry, q->e.chat);
         c->barrier = false;
-        c->head = c->durable;
+        c->head = MUTANT(HEAD_NOT_ROLLED_BACK) ? c->head : c->durable;
         c->epoch = c->epoch_durable;
     }
     while (p) {

@@ -1,6 +1,7 @@
 #include "core/client.h"
 
 #include "core/client_impl.h"
+#include "util/mutant.h"
 
 int client_features_parse(uint8_t *features, const char *text, struct err_ctx *ctx)
 {
@@ -39,6 +40,12 @@ void client_release(struct client *c, struct client_pool *pool)
 
 void client_send(struct client *c, const struct client_io *io, const struct msg *m, uint8_t attempt)
 {
+    struct msg anew;
+    if (MUTANT(RETRY_WITH_NEW_ID) && m->t == MSG_SEND && attempt > 1) {
+        anew = *m;
+        anew.id.b[15] ^= attempt;
+        m = &anew;
+    }
     client_emit(c, io, &(struct client_effect){.type = CLIENT_DO_SEND, .m = m, .attempt = attempt});
 }
 
@@ -232,6 +239,8 @@ static void on_foreground(struct client *c, const struct client_io *io)
 static void on_storage_lost(struct client *c, const struct client_io *io)
 {
     bool connected = c->state >= CLIENT_CONNECTING && c->state != CLIENT_TERMINAL;
+    if (MUTANT(OUTBOX_NOT_DURABLE))
+        outbox_clear(&c->outbox);
     abandon(c, REASON_APP_KILLED, io);
     chat_forget_all(c, io->pool);
     c->rebuild = client_has(c, CLIENT_RESYNC);

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "core/client_impl.h"
+#include "util/mutant.h"
 
 #define SLAB_CHATS 512
 struct client_slab {
@@ -134,6 +135,7 @@ void chat_on_disconnect(struct client *c)
         ch->sync_flying = false;
         ch->sync_ns = 0;
         ch->ack_due = false; /* hello carries the cursor */
+        ch->seq -= MUTANT(CURSOR_GOES_BACK) && ch->seq;
     }
 }
 
@@ -292,11 +294,13 @@ static void in_order(struct client *c, struct client_chat *ch, const struct msg 
             surface(c, ch, m, io);
             return;
         }
+        if (MUTANT(DUPLICATE_SHOWN) && !(ch->prev_epoch && m->epoch == ch->prev_epoch))
+            client_emit(c, io, &(struct client_effect){.type = CLIENT_SURFACE, .m = m});
         duplicate(c, ch, m, io);
         return;
     }
     uint64_t by = m->seq - ch->seq;
-    if (by > 1 && client_may_sync(c)) {
+    if (by > 1 && client_may_sync(c) && !MUTANT(HOLE_PASSED_OVER)) {
         if (by <= 64 && (ch->ahead >> (by - 1) & 1)) {
             duplicate(c, ch, m, io);
             return;

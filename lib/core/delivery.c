@@ -1,4 +1,5 @@
 #include "core/delivery.h"
+#include "util/mutant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,8 @@ static struct shared_frame *encode_entry(struct delivery *d, enum proto_codec co
 
 static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
 {
+    if (MUTANT(GAP_NOT_TOLD))
+        return;
     struct msg m = {
         .t = MSG_GAP, .chat = sub->chat->id, .gap_from = from, .to = to, .reason = slice_of(reason)};
     delivery_send(d, sub->session, &m);
@@ -215,7 +218,9 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                       .arg = s->queued_bytes,
                                       .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
                                       .reason = REASON_SLOW});
-            if (!one_push)
+            if (MUTANT(SLOW_ONE_FORGOTTEN))
+                sub->pushed = e->seq;
+            else if (!one_push)
                 session_behind_push(s, sub);
             continue;
         }

@@ -1,4 +1,5 @@
 #include "node/node_impl.h"
+#include "util/mutant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +128,7 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
     memcpy(n->lineage, list, count * sizeof *list);
     n->lineage_n = count;
     n->accept.seq_floor = store_next_seq(s, NULL);
-    n->accept.ask_before_ms = store_ids_before(s);
+    n->accept.ask_before_ms = MUTANT(DEDUP_LOST_ON_RESTART) ? 0 : store_ids_before(s);
     struct loading l = {.n = n};
     struct store_load load = {.head = load_head, .member = load_member, .arg = &l};
     int rc = store_load(s, &load, ctx);

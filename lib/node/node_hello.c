@@ -1,5 +1,6 @@
 /* hello: who is it, where did this device stop, and from where is it served on. */
 #include "node/node_impl.h"
+#include "util/mutant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static uint64_t position(struct node *n, const struct chat *c, uint64_t epoch, u
     if (!known_epoch(n, epoch))
         return 0;
     if (seq <= c->durable)
-        return seq;
+        return seq + (MUTANT(RESUME_OFF_BY_ONE) && seq < c->durable);
     n->counters.resume_ahead++;
     return c->durable;
 }

@@ -1,5 +1,6 @@
 /* What a session may ask once it has said hello, and GET /history. */
 #include "node/node_impl.h"
+#include "util/mutant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -267,7 +268,7 @@ static void drop_member(struct node *n, struct chat *c, uint64_t user, const str
     struct user *u = registry_user(&n->registry, user);
     for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user) {
         struct sub *sub = s->state == SESSION_READY ? session_sub(s, c) : NULL;
-        if (sub)
+        if (sub && !MUTANT(REMOVED_STILL_PUSHED))
             session_sub_drop(s, sub);
     }
     registry_member_drop(&n->registry, c, user);

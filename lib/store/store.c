@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "store/store_impl.h"
+#include "util/mutant.h"
 
 /* "rocksdb:DIR" or "mem:"; takes the lock on the folder. */
 static int open_url(struct store *s, const struct store_config *c, struct err_ctx *ctx)
@@ -167,6 +168,10 @@ static bool put_entry(struct store *s, const struct entry *e, uint64_t index)
     if (s->row.failed)
         return false;
     put(s, KV_MSG, &msg, s->row.data, s->row.len);
+    if (MUTANT(BATCH_HALF_APPLIED)) {
+        s->kv->ops->write(s->kv, s->batch, KV_SYNC, NULL);
+        s->kv->ops->batch_reset(s->batch);
+    }
     key_dedup(&k, e->sender, &e->id);
     row_dedup(dedup, &k, e);
     put(s, KV_DEDUP, &k, dedup, sizeof dedup);
@@ -235,7 +240,8 @@ int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *c
     for (size_t i = 0; i < b->cursors_n; i++)
         merge_cursor(s, &b->cursors[i]);
     uint64_t ids_before_ms = bound_ids(s, b);
-    rc = s->kv->ops->write(s->kv, s->batch, b->entries_n + b->members_n ? KV_SYNC : KV_LAZY, ctx);
+    bool vital = b->entries_n + b->members_n > 0 && !MUTANT(ACK_BEFORE_FSYNC);
+    rc = s->kv->ops->write(s->kv, s->batch, vital ? KV_SYNC : KV_LAZY, ctx);
     if (rc)
         return rc;
     s->commit_index = index + b->entries_n;
