@@ -122,7 +122,7 @@ static void check_source(struct live *l, const struct live_chat *c, uint64_t use
                   "user %" PRIu64 " was shown what user %" PRIu64 " never said", user, from);
         return;
     }
-    if (!l->promises.log || m->flags & MESSAGE_LOST)
+    if (!l->promises.log || m->flags & MESSAGE_WAS_LOST)
         return;
     if (!e || !id_equal(&l->messages[e->message].id, id))
         live_fail(l, LIVE_NOT_DURABLE, m->chat, id,

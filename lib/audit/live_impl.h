@@ -14,6 +14,7 @@ enum message_flag {
     MESSAGE_LOST = 8,      /* a restore took it */
     MESSAGE_ACCEPTED = 16, /* its sender was told */
     MESSAGE_GAVE_UP = 32,
+    MESSAGE_WAS_LOST = 64, /* a restore took it once: it may be shown from where it stood before */
 };
 struct live_message {
     struct id id;

@@ -124,7 +124,7 @@ static void settle(struct live *l, struct live_chat *c)
             live_fail(l, LIVE_NOT_DURABLE, c->id, &m->id,
                       "chat %" PRIu64 " seq %" PRIu64 " was durable, and is gone after the restart", c->id,
                       e->seq);
-        m->flags = (uint8_t)((m->flags | MESSAGE_LOST) & ~MESSAGE_STORED);
+        m->flags = (uint8_t)((m->flags | MESSAGE_LOST | MESSAGE_WAS_LOST) & ~MESSAGE_STORED);
     }
     free(c->old);
     c->old = NULL;

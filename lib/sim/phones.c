@@ -178,6 +178,13 @@ static void world_phase(void *arg, const char *name)
         s->ended_ns = s->now_ns;
 }
 
+/* Their ledger knows of messages, not of members who came and went, nor of stores that were put back. */
+static bool world_more(void *arg)
+{
+    struct sim *s = arg;
+    return s->config.demand && !(s->server.up && watch_converged(s));
+}
+
 /* ---- what sockets tell the phones ---- */
 
 static const char *frame_text(struct sim *s, const struct sim_frame *f, size_t *n)
@@ -378,6 +385,7 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                                       .phase = world_phase,
                                       .watch = watch_phone,
                                       .forgot = watch_forgot,
+                                      .more = world_more,
                                       .arg = s}};
     watch_devices(s);
     return load_new(&s->load, &c, ctx);
