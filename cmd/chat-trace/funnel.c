@@ -1,4 +1,4 @@
-/* funnel and diff: figures of whole runs. */
+/* funnel: figures of a whole run. */
 #include <stdio.h>
 
 #include "cmd/chat-trace/tool.h"
@@ -155,7 +155,7 @@ static void print_json(const struct trace_summary *s)
 }
 
 /* A run without a single pair proves nothing either. */
-static int status_of(const struct trace_summary *s)
+int tool_status(const struct trace_summary *s)
 {
     return s->losses ? 1 : s->total[VERDICT_NOT_OBSERVED] || !s->pairs ? 2 : 0;
 }
@@ -173,44 +173,8 @@ int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status,
             print_causes(&s);
             print_connections(&s);
         }
-        *status = status_of(&s);
+        *status = tool_status(&s);
     }
     trace_summary_release(&s);
-    return rc;
-}
-
-int tool_diff(const struct trace_run *before, const struct trace_run *after, const struct opt_set *o,
-              int *status, struct err_ctx *err)
-{
-    struct trace_summary a = {0}, b = {0};
-    int rc = trace_summarize(&a, before, err);
-    rc = rc ? rc : trace_summarize(&b, after, err);
-    if (!rc && opt_json(o)) {
-        struct buf out = BUF_INIT(1u << 20);
-        buf_str(&out, "{\"before\":");
-        trace_summary_verdicts_json(&a, &out);
-        buf_str(&out, ",\"after\":");
-        trace_summary_verdicts_json(&b, &out);
-        buf_char(&out, '}');
-        puts(buf_cstr(&out));
-        buf_release(&out);
-    } else if (!rc) {
-        printf("%-10s %-26s %12s %9s %12s %9s %10s\n", "network", "verdict", "before", "", "after", "",
-               "change");
-        for (int net = 0; net < NET_COUNT; net++)
-            for (int v = 0; v < VERDICT_COUNT; v++) {
-                if (!a.verdict[net][v] && !b.verdict[net][v])
-                    continue;
-                double x = percent(a.verdict[net][v], pairs_of(&a, net)),
-                       y = percent(b.verdict[net][v], pairs_of(&b, net));
-                printf("%-10s %-26s %12llu %8.3f%% %12llu %8.3f%% %+9.3f%%\n", net_name(net), verdict_text(v),
-                       (unsigned long long)a.verdict[net][v], x, (unsigned long long)b.verdict[net][v], y,
-                       y - x);
-            }
-    }
-    if (!rc)
-        *status = status_of(&b);
-    trace_summary_release(&a);
-    trace_summary_release(&b);
     return rc;
 }

@@ -82,16 +82,16 @@ static int read_speed(uint64_t *ppm, const char *text, struct err_ctx *err)
 static int read_options(struct replay_config *c, const struct opt_set *o, struct err_ctx *err)
 {
     const char *client = opt_string(o, "client"), *url = opt_string(o, "to");
-    uint8_t features;
+    uint8_t features = 0;
     int rc = read_speed(&c->options.speed_ppm, opt_string(o, "speed"), err);
     c->options.features = -1;
     c->options.same_ids = !strcmp(opt_string(o, "ids"), "same");
     c->users_file = opt_string(o, "map-users");
     if (!rc && strcmp(client, "as-recorded")) {
-        rc = client_features_parse(&features, client, err);
+        if (client_features_parse(&features, client, err))
+            rc = err_set(err, ERR_USAGE,
+                         "--client '%s': reliable, legacy, or legacy+retry+ack+resync is wanted", client);
         c->options.features = features;
-        if (rc)
-            rc = err_prefix(err, "--client: ");
     }
     if (!rc && !url)
         rc = err_set(err, ERR_USAGE, "replay: --to ws://IP:PORT/ is missing");

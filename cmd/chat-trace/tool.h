@@ -8,6 +8,7 @@
 /* Read, complain on stderr about what could not be read, join. Release in any case. */
 int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err);
 int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err);
+int tool_status(const struct trace_summary *s);
 int tool_slow(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 int tool_export(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);

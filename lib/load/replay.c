@@ -102,13 +102,24 @@ static int room_for_step(struct replay *r)
         return 0;
     uint32_t cap = r->steps_cap ? r->steps_cap * 2 : 256;
     struct load_step *step = realloc(r->step, cap * sizeof *step);
-    r->step = step ? step : r->step;
-    uint64_t *chat = realloc(r->chat_of, cap * sizeof *chat);
-    r->chat_of = chat ? chat : r->chat_of;
-    if (!step || !chat)
+    if (!step)
         return ERR_NOMEM;
+    r->step = step;
+    uint64_t *chat = realloc(r->chat_of, cap * sizeof *chat);
+    if (!chat)
+        return ERR_NOMEM;
+    r->chat_of = chat;
     r->steps_cap = cap;
     return 0;
+}
+
+/* Owned by the step; p NULL: out of memory. */
+static struct slice keep(struct slice text)
+{
+    char *copy = malloc(text.n);
+    if (copy)
+        memcpy(copy, text.p, text.n);
+    return (struct slice){copy, text.n};
 }
 
 int replay_add(struct replay *r, const struct replay_act *a)
@@ -119,13 +130,10 @@ int replay_add(struct replay *r, const struct replay_act *a)
     rc = rc ? rc : room_for_step(r);
     if (rc)
         return rc;
-    if (says && a->body.n) {
-        char *copy = malloc(a->body.n);
-        if (!copy)
-            return ERR_NOMEM;
-        memcpy(copy, a->body.p, a->body.n);
-        body = (struct slice){copy, a->body.n};
-    }
+    if (says && a->body.n)
+        body = keep(a->body);
+    if (!body.p)
+        return ERR_NOMEM;
     r->bodies_unknown += says && !a->body.n;
     r->chat_of[r->script.steps] = a->chat;
     r->step[r->script.steps] = (struct load_step){.at_ns = a->ts_ns,

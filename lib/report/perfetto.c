@@ -93,6 +93,19 @@ static uint64_t stage(const struct trace_event *e, const char **name)
     return k;
 }
 
+static bool room_for_thread(struct perfetto *p)
+{
+    if (p->threads_n < p->threads_cap)
+        return true;
+    uint32_t cap = p->threads_cap ? p->threads_cap * 2 : 64;
+    struct thread *more = realloc(p->thread, cap * sizeof *more);
+    if (!more)
+        return false;
+    p->thread = more;
+    p->threads_cap = cap;
+    return true;
+}
+
 static struct thread *thread_of(struct perfetto *p, uint32_t record)
 {
     const struct trace_event *e = &p->x->r->event[record];
@@ -102,13 +115,7 @@ static struct thread *thread_of(struct perfetto *p, uint32_t record)
     place = map_put(&p->threads, key, &fresh);
     if (place && !fresh)
         return &p->thread[*place];
-    if (place && p->threads_n == p->threads_cap) {
-        uint32_t cap = p->threads_cap ? p->threads_cap * 2 : 64;
-        struct thread *more = realloc(p->thread, cap * sizeof *more);
-        p->thread = more ? more : p->thread;
-        p->threads_cap = more ? cap : p->threads_cap;
-    }
-    if (!place || p->threads_n == p->threads_cap) {
+    if (!place || !room_for_thread(p)) {
         export_fail(p->x, ERR_NOMEM, "export");
         return NULL;
     }
