@@ -18,6 +18,7 @@
 #include "core/registry.h"
 #include "crypto/keys.h"
 #include "proto/proto.h"
+#include "util/map.h"
 
 #define ACCEPT_PENDING_MAX 50000u
 #define ACCEPT_KNOWN_MAX   100000u

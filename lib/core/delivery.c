@@ -4,16 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct counters *c,
-                   const struct delivery_config *config)
+void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct session_clocks *clocks,
+                   struct counters *c, const struct delivery_config *config)
 {
-    *d = (struct delivery){.io = io, .registry = r, .counters = c, .config = *config, .generation = 1};
+    *d = (struct delivery){.io = io, .registry = r, .clocks = clocks, .counters = c, .config = *config};
     buf_init(&d->scratch, PROTO_FRAME_MAX);
 }
 
 void delivery_release(struct delivery *d)
 {
     free(d->cursors);
+    free(d->unsaved);
     buf_release(&d->scratch);
 }
 
@@ -95,24 +96,38 @@ static struct shared_frame *encode_entry(struct delivery *d, enum proto_codec co
     return encode(d, codec, &m);
 }
 
+static struct session *session_of(const struct delivery *d, const struct sub *sub)
+{
+    return registry_session(d->registry, sub->session);
+}
+
+static uint32_t *unacked_ms(const struct delivery *d, uint32_t session)
+{
+    return &session_clock(d->clocks, session)->unacked_ms;
+}
+
 static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
 {
     if (MUTANT(GAP_NOT_TOLD))
         return;
-    struct msg m = {
-        .t = MSG_GAP, .chat = sub->chat->id, .gap_from = from, .to = to, .reason = slice_of(reason)};
-    delivery_send(d, sub->session, &m);
+    struct msg m = {.t = MSG_GAP,
+                    .chat = sub_chat(d->registry, sub)->id,
+                    .gap_from = from,
+                    .to = to,
+                    .reason = slice_of(reason)};
+    delivery_send(d, session_of(d, sub), &m);
     d->counters->gaps++;
 }
 
 /* Hand one entry to one position. */
 static void push(struct delivery *d, struct sub *sub, uint64_t seq, struct shared_frame *f)
 {
-    struct session *s = sub->session;
+    struct session *s = session_of(d, sub);
     if (seq > sub->pushed + 1 && (d->config.features & DELIVERY_ACK))
         announce_gap(d, sub, sub->pushed + 1, seq - 1, "epoch");
-    if (sub->acked == sub->pushed && (d->config.features & DELIVERY_ACK) && !s->timer_on[TIMER_ACK])
-        session_timer_set(&d->awaiting, s, TIMER_ACK, d->io->now.mono_ns);
+    uint32_t *unacked = unacked_ms(d, sub->session);
+    if (sub->acked == sub->pushed && (d->config.features & DELIVERY_ACK) && !*unacked)
+        *unacked = clock_ms(d->io->now.mono_ns);
     sub->pushed = seq;
     queue_frame(d, s, f);
     d->counters->pushed++;
@@ -126,10 +141,10 @@ static bool has_room(const struct delivery *d, const struct session *s)
 int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, uint64_t after,
                        bool announce_start)
 {
-    if (session_sub(s, c))
+    if (session_sub(d->registry, s, c))
         return 0;
     struct sub *sub;
-    int rc = session_sub_add(s, c, after, &sub);
+    int rc = session_sub_add(d->registry, s, c, after, &sub);
     if (rc)
         return rc;
     if (!(d->config.features & DELIVERY_ACK)) { /* only what comes from now on */
@@ -147,7 +162,7 @@ int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, ui
     }
     sub->live = sub->pushed == c->durable;
     if (!sub->live)
-        session_behind_push(s, sub);
+        session_behind_push(d->registry, s, sub);
     return 0;
 }
 
@@ -184,6 +199,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
     /* hot path: no allocation besides the shared frames, no lock, no system call */
     bool one_push = !(d->config.features & DELIVERY_ACK);
     bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
+    uint32_t from = (uint32_t)(origin >> 32);
     struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     if (d->io->trace && e->op == ENTRY_MESSAGE)
         trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
@@ -195,12 +211,13 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
     if (one_push && e->op == ENTRY_MESSAGE)
         count_missed(d, c, e);
     for (uint32_t i = 0; i < c->subs_n; i++) {
-        struct sub *sub = c->subs[i];
-        struct session *s = sub->session;
+        struct sub *sub = registry_sub(d->registry, c->subs[i]);
         if (!sub->live || sub->pushed >= e->seq)
             continue;
-        if (origin &&
-            s->conn == origin) { /* the sender's device knows its own message: `accepted` tells the seq */
+        struct session *s = session_of(d, sub);
+        if (sub->session == from &&
+            s->lane.conn ==
+                (uint32_t)origin) { /* the sender's device knows its own message: `accepted` tells the seq */
             if (e->seq > sub->pushed + 1 && !one_push)
                 announce_gap(d, sub, sub->pushed + 1, e->seq - 1, "epoch");
             if (sub->acked == sub->pushed)
@@ -214,18 +231,18 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                 d->io->trace, &s->lane,
                 &(struct trace_event){.id = e->id,
                                       .chat = c->id,
-                                      .user = s->user->id,
+                                      .user = session_user(d->registry, s)->id,
                                       .arg = s->queued_bytes,
                                       .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
                                       .reason = REASON_SLOW});
             if (MUTANT(SLOW_ONE_FORGOTTEN))
                 sub->pushed = e->seq;
             else if (!one_push)
-                session_behind_push(s, sub);
+                session_behind_push(d->registry, s, sub);
             continue;
         }
         if (!frames[s->codec] && !(frames[s->codec] = encode_entry(d, s->codec, e))) {
-            session_behind_push(s, sub); /* no memory: it is read later */
+            session_behind_push(d->registry, s, sub); /* no memory: it is read later */
             continue;
         }
         push(d, sub, e->seq, frames[s->codec]);
@@ -237,7 +254,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
 static void ask(struct delivery *d, struct session *s, struct read_job *job)
 {
     job->kind = READ_LOG;
-    job->owner = s->conn;
+    job->owner = session_conn(d->registry, s);
     job->limit = job->limit && job->limit < d->config.page ? job->limit : d->config.page;
     job->bytes_max = d->config.queue_bytes_max / 2;
     s->reading = true;
@@ -247,22 +264,25 @@ static void ask(struct delivery *d, struct session *s, struct read_job *job)
 
 static void sync_finish(struct delivery *d, struct session *s, bool more)
 {
-    struct sync_job *job = s->sync_first;
+    struct session_extra *x = session_extra(d->registry, s, false);
+    struct sync_job *job = x->sync_first;
     struct msg m = {.t = MSG_DONE, .re = SLICE("sync"), .chat = job->chat, .to = job->after, .more = more};
     delivery_send(d, s, &m);
-    s->sync_first = job->next;
-    if (!s->sync_first)
-        s->sync_last = NULL;
-    s->sync_n--;
+    x->sync_first = job->next;
+    if (!x->sync_first)
+        x->sync_last = NULL;
+    x->sync_n--;
     free(job);
+    if (!x->sync_first)
+        session_extra_trim(d->registry, s);
 }
 
 /* Start the sync at the head of the queue; false when it was over at once. */
 static bool sync_start(struct delivery *d, struct session *s)
 {
-    struct sync_job *job = s->sync_first;
+    struct sync_job *job = session_extra(d->registry, s, false)->sync_first;
     struct chat *c = registry_chat(d->registry, job->chat);
-    if (!c || !chat_is_member(c, s->user->id) || job->after >= job->upto || !job->left) {
+    if (!c || !chat_is_member(c, session_user(d->registry, s)->id) || job->after >= job->upto || !job->left) {
         sync_finish(d, s, false);
         return false;
     }
@@ -284,24 +304,26 @@ static bool sync_start(struct delivery *d, struct session *s)
 void delivery_pump(struct delivery *d, struct session *s)
 {
     while (!s->reading && s->state == SESSION_READY && has_room(d, s)) {
-        struct sub *sub = session_behind_pop(s);
+        struct sub *sub = session_behind_pop(d->registry, s);
         if (!sub) {
-            if (!s->sync_first || sync_start(d, s))
+            const struct session_extra *x = session_extra(d->registry, s, false);
+            if (!x || !x->sync_first || sync_start(d, s))
                 return;
             continue;
         }
-        if (sub->pushed >= sub->chat->durable) {
+        const struct chat *c = sub_chat(d->registry, sub);
+        if (sub->pushed >= c->durable) {
             sub->live = true;
             continue;
         }
         struct read_job *read = calloc(1, sizeof *read);
         if (!read) {
-            session_behind_push(s, sub);
+            session_behind_push(d->registry, s, sub);
             return;
         }
-        read->chat = sub->chat->id;
+        read->chat = c->id;
         read->after = sub->pushed;
-        read->upto = sub->chat->durable;
+        read->upto = c->durable;
         ask(d, s, read);
     }
 }
@@ -330,7 +352,7 @@ static void sync_page(struct delivery *d, struct session *s, struct read_job *jo
 static void catchup_page(struct delivery *d, struct session *s, struct read_job *job)
 {
     struct chat *c = registry_chat(d->registry, job->chat);
-    struct sub *sub = c ? session_sub(s, c) : NULL;
+    struct sub *sub = c ? session_sub(d->registry, s, c) : NULL;
     if (!sub)
         return; /* left meanwhile */
     size_t i = 0;
@@ -347,7 +369,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
         trace_lane_emit(d->io->trace, &s->lane,
                         &(struct trace_event){.id = e->id,
                                               .chat = c->id,
-                                              .user = s->user->id,
+                                              .user = session_user(d->registry, s)->id,
                                               .device = s->device,
                                               .arg = e->seq,
                                               .hop = HOP_SERVER_REDELIVER});
@@ -363,7 +385,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
     if (sub->pushed >= c->durable)
         sub->live = true;
     else
-        session_behind_push(s, sub);
+        session_behind_push(d->registry, s, sub);
 }
 
 void delivery_read_done(struct delivery *d, struct session *s, struct read_job *job)
@@ -375,9 +397,9 @@ void delivery_read_done(struct delivery *d, struct session *s, struct read_job *
             sync_finish(d, s, true);
         else {
             struct chat *c = registry_chat(d->registry, job->chat);
-            struct sub *sub = c ? session_sub(s, c) : NULL;
+            struct sub *sub = c ? session_sub(d->registry, s, c) : NULL;
             if (sub)
-                session_behind_push(s, sub); /* the tick pumps again */
+                session_behind_push(d->registry, s, sub); /* the tick pumps again */
         }
         return;
     }
@@ -396,41 +418,60 @@ void delivery_written(struct delivery *d, struct session *s, uint32_t bytes)
         delivery_pump(d, s);
 }
 
-/* Note that (chat, user, device) has a cursor to save, in place if it is noted already. */
+/* Note that (chat, user, device) has a cursor to save. Without memory it isn't: that costs a redelivery. */
 static void note_cursor(struct delivery *d, struct sub *sub)
 {
-    struct session *s = sub->session;
-    if (sub->cursor_generation != d->generation) {
-        if (d->cursors_n == d->cursors_cap) {
-            size_t cap = d->cursors_cap ? d->cursors_cap * 2 : 256;
-            struct cursor *p = realloc(d->cursors, cap * sizeof *p);
-            if (!p)
-                return; /* losing a cursor costs a redelivery */
-            d->cursors = p;
-            d->cursors_cap = cap;
-        }
-        sub->cursor_slot = (uint32_t)d->cursors_n++;
-        sub->cursor_generation = d->generation;
+    if (sub->unsaved)
+        return;
+    if (d->unsaved_n == d->unsaved_cap) {
+        size_t cap = d->unsaved_cap ? d->unsaved_cap * 2 : 256;
+        uint32_t *p = realloc(d->unsaved, cap * sizeof *p);
+        if (!p)
+            return;
+        d->unsaved = p;
+        d->unsaved_cap = cap;
     }
-    d->cursors[sub->cursor_slot] = (struct cursor){.chat = sub->chat->id,
-                                                   .user = s->user->id,
-                                                   .device = s->device,
-                                                   .epoch = sub->chat->epoch,
-                                                   .delivered = sub->acked,
-                                                   .read = sub->read};
+    d->unsaved[d->unsaved_n++] = slab_number(&d->registry->subs, sub);
+    sub->unsaved = true;
 }
 
-static bool anything_unacked(const struct session *s)
+static struct cursor cursor_of(const struct delivery *d, const struct sub *sub)
 {
-    for (uint32_t i = 0; i < s->subs_n; i++)
-        if (s->subs[i]->acked < s->subs[i]->pushed)
+    const struct session *s = session_of(d, sub);
+    const struct chat *c = sub_chat(d->registry, sub);
+    return (struct cursor){.chat = c->id,
+                           .user = session_user(d->registry, s)->id,
+                           .device = s->device,
+                           .epoch = c->epoch,
+                           .delivered = sub->acked,
+                           .read = sub->read};
+}
+
+static int keep_cursors(struct delivery *d, size_t more)
+{
+    if (d->cursors_n + more <= d->cursors_cap)
+        return 0;
+    size_t cap = d->cursors_n + more + d->cursors_cap;
+    struct cursor *p = realloc(d->cursors, cap * sizeof *p);
+    if (!p)
+        return ERR_NOMEM;
+    d->cursors = p;
+    d->cursors_cap = cap;
+    return 0;
+}
+
+static bool anything_unacked(const struct delivery *d, const struct session *s)
+{
+    for (const struct sub *sub = registry_sub(d->registry, s->subs); sub;
+         sub = registry_sub(d->registry, sub->next))
+        if (sub->acked < sub->pushed)
             return true;
     return false;
 }
 
 void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
 {
-    struct sub *sub = session_sub(s, c);
+    struct sub *sub = session_sub(d->registry, s, c);
     if (!sub)
         return;
     if (seq > sub->pushed)
@@ -446,58 +487,80 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
     note_cursor(d, sub);
     trace_lane_emit(d->io->trace, &s->lane,
                     &(struct trace_event){.chat = c->id,
-                                          .user = s->user->id,
+                                          .user = session_user(d->registry, s)->id,
                                           .device = s->device,
                                           .arg = seq,
                                           .hop = HOP_SERVER_DELIVERED});
-    if (anything_unacked(s))
-        session_timer_set(&d->awaiting, s, TIMER_ACK, d->io->now.mono_ns);
-    else
-        session_timer_stop(&d->awaiting, s, TIMER_ACK);
+    *unacked_ms(d, sub->session) = anything_unacked(d, s) ? clock_ms(d->io->now.mono_ns) : 0;
 }
 
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job)
 {
-    if (s->sync_n >= SYNC_JOBS_MAX)
+    struct session_extra *x = session_extra(d->registry, s, true);
+    if (x && x->sync_n >= SYNC_JOBS_MAX)
         return ERR_LIMIT;
-    struct sync_job *copy = malloc(sizeof *copy);
+    struct sync_job *copy = x ? malloc(sizeof *copy) : NULL;
     if (!copy)
         return ERR_NOMEM;
     *copy = *job;
     copy->next = NULL;
-    if (s->sync_last)
-        s->sync_last->next = copy;
+    if (x->sync_last)
+        x->sync_last->next = copy;
     else
-        s->sync_first = copy;
-    s->sync_last = copy;
-    s->sync_n++;
+        x->sync_first = copy;
+    x->sync_last = copy;
+    x->sync_n++;
     delivery_pump(d, s);
     return 0;
 }
 
+/* The list of unsaved ones keeps the number: it is passed over there, or stands for the next position that
+ * has it. */
+void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub)
+{
+    if (sub->unsaved && !keep_cursors(d, 1))
+        d->cursors[d->cursors_n++] = cursor_of(d, sub);
+    session_sub_drop(d->registry, s, sub);
+}
+
 void delivery_forget(struct delivery *d, struct session *s)
 {
-    session_timer_stop(&d->awaiting, s, TIMER_ACK);
-    while (s->subs_n)
-        session_sub_drop(s, s->subs[s->subs_n - 1]);
-    while (s->sync_first) {
-        struct sync_job *next = s->sync_first->next;
-        free(s->sync_first);
-        s->sync_first = next;
+    *unacked_ms(d, session_number(d->registry, s)) = 0;
+    while (s->subs)
+        delivery_unsubscribe(d, s, registry_sub(d->registry, s->subs));
+    struct session_extra *x = session_extra(d->registry, s, false);
+    if (!x)
+        return;
+    while (x->sync_first) {
+        struct sync_job *next = x->sync_first->next;
+        free(x->sync_first);
+        x->sync_first = next;
     }
-    s->sync_last = NULL;
-    s->sync_n = 0;
-    free(s->subs);
-    s->subs = NULL;
-    s->subs_cap = 0;
+    session_extra_trim(d->registry, s);
 }
 
 struct cursor *delivery_take_cursors(struct delivery *d, size_t *n)
 {
+    size_t left = d->unsaved_n - d->unsaved_first, take = left < DELIVERY_CURSORS ? left : DELIVERY_CURSORS;
+    if (take && keep_cursors(d, take))
+        take = 0;
+    for (size_t i = 0; i < take; i++) {
+        struct sub *sub = registry_sub(d->registry, d->unsaved[d->unsaved_first++]);
+        if (!sub->unsaved)
+            continue;
+        sub->unsaved = false;
+        d->cursors[d->cursors_n++] = cursor_of(d, sub);
+    }
+    if (d->unsaved_first == d->unsaved_n) {
+        d->unsaved_first = d->unsaved_n = 0;
+    } else if (d->unsaved_first > d->unsaved_n / 2) {
+        d->unsaved_n -= d->unsaved_first;
+        memmove(d->unsaved, d->unsaved + d->unsaved_first, d->unsaved_n * sizeof *d->unsaved);
+        d->unsaved_first = 0;
+    }
     struct cursor *list = d->cursors;
     *n = d->cursors_n;
     d->cursors = NULL;
     d->cursors_n = d->cursors_cap = 0;
-    d->generation++;
     return list;
 }

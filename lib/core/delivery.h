@@ -40,16 +40,17 @@ struct delivery {
     struct registry *registry;
     struct counters *counters;
     struct delivery_config config;
-    struct session_list awaiting; /* sessions with unacknowledged pushes, by last progress */
-    /* cursors that changed since they were last saved; each sub knows its slot */
+    struct session_clocks *clocks; /* unacked_ms: last progress of those with unacknowledged pushes */
+    /* positions whose cursors changed since they were saved, and the cursors of those that were dropped */
+    uint32_t *unsaved;
+    size_t unsaved_first, unsaved_n, unsaved_cap;
     struct cursor *cursors;
     size_t cursors_n, cursors_cap;
-    uint32_t generation;
     struct buf scratch;
 };
 
-void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct counters *c,
-                   const struct delivery_config *config);
+void delivery_init(struct delivery *d, struct io *io, struct registry *r, struct session_clocks *clocks,
+                   struct counters *c, const struct delivery_config *config);
 void delivery_release(struct delivery *d);
 
 /* Encode and queue one message on a session (any type). */
@@ -74,7 +75,12 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job);
 /* Drop positions, jobs and timers of a session that ends. */
 void delivery_forget(struct delivery *d, struct session *s);
-/* Take the unsaved cursors (caller frees); *n may be 0. */
+/* End one position. */
+void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub);
+/* Take unsaved cursors, the oldest first, at most DELIVERY_CURSORS and those of dropped positions (caller
+ * frees); *n may be 0. The rest waits for the next time: under load a cursor is saved less often, and one
+ * that is lost costs a redelivery that the client knows. */
+#define DELIVERY_CURSORS 10000u
 struct cursor *delivery_take_cursors(struct delivery *d, size_t *n);
 
 #endif

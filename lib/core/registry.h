@@ -1,7 +1,9 @@
 /* Who is in which chat, and who is connected: users, chats, memberships, sessions and their positions. Plain
  * data in memory, derived from the chat logs; no behaviour of the protocol.
  *
- * Sizes: 16 B a membership in the chat plus 8 B at the user; a subscription (session x chat) 64 B. */
+ * Memory is designed here, since ten million of them fit into one machine: objects lie in pools (util/slab.h)
+ * and name each other by 32-bit numbers. Sizes are asserted below; lib/README.md adds them up. Pointers stay
+ * good until the object is dropped. */
 #ifndef CORE_REGISTRY_H
 #define CORE_REGISTRY_H
 
@@ -11,7 +13,9 @@
 
 #include "store/store.h"
 #include "trace/trace.h"
-#include "util/map.h"
+#include "util/slab.h"
+
+#define REGISTRY_MAX 100000000u /* users, chats, sessions, positions: each */
 
 enum member_role { MEMBER_PLAIN, MEMBER_ADMIN, MEMBER_INVITED };
 
@@ -22,9 +26,6 @@ struct member {
 };
 _Static_assert(sizeof(struct member) == 16, "a membership is 16 bytes");
 
-struct sub;
-struct session;
-
 struct chat {
     uint64_t id;
     uint64_t epoch;         /* of the last entry given a seq; 0: the chat does not exist (yet) */
@@ -33,37 +34,54 @@ struct chat {
     uint64_t durable;       /* last seq committed */
     uint64_t epoch_first;   /* first seq of the current epoch */
     struct member *members; /* sorted by user */
-    struct sub **subs;      /* positions of the sessions online */
+    uint32_t *subs;         /* positions of the sessions online, by number */
     uint32_t members_n, members_cap, subs_n, subs_cap;
     bool barrier; /* a membership entry is in the open or flying batch: later entries wait for the next */
 };
+_Static_assert(sizeof(struct chat) <= 88, "a chat");
 
 struct user {
     uint64_t id;
-    struct chat **chats; /* where the user is a member or invited */
-    struct session *sessions;
-    uint32_t chats_n, chats_cap, sessions_n;
-    /* token bucket for sends: thousandths of a message, refilled by time */
-    uint64_t bucket_milli, bucket_ns;
+    union {
+        uint32_t *many; /* chats_cap > 0 */
+        uint32_t one;   /* numbers of the chats where the user is a member or invited */
+    } chats;
+    uint16_t chats_n, chats_cap;
+    uint32_t sessions; /* the first, 0: none */
+    /* token bucket for sends: thousandths of a message, refilled by time (ms, 0: never used) */
+    uint32_t bucket_milli, bucket_ms;
 };
+_Static_assert(sizeof(struct user) == 32, "a user");
 
 /* A session's position in a chat. `pushed`: everything up to here was handed to the connection; `acked`:
  * acknowledged. */
 struct sub {
-    struct session *session;
-    struct chat *chat;
-    uint64_t pushed, acked, read;
-    struct sub *next_behind;                 /* in the session's queue of chats that need reading */
-    uint32_t at;                             /* index in chat->subs */
-    bool live;                               /* pushed everything durable: new entries go straight out */
-    bool behind;                             /* is in that queue */
-    uint32_t cursor_slot, cursor_generation; /* where its unsaved cursor stands (delivery.h) */
+    uint64_t pushed : 56;
+    uint64_t live : 1;    /* pushed everything durable: new entries go straight out */
+    uint64_t behind : 1;  /* is in the session's queue of chats that need reading */
+    uint64_t unsaved : 1; /* its cursor stands in the list of those to be saved (delivery.h) */
+    uint64_t acked, read;
+    uint32_t session, chat;
+    uint32_t next;        /* of the session's positions */
+    uint32_t next_behind; /* in that queue, a circle */
+    uint32_t at;          /* index in chat->subs */
+};
+_Static_assert(sizeof(struct sub) == 48, "a position");
+
+struct session;
+
+/* Numbers by id: open addressing over a pool whose objects begin with their id. */
+struct id_index {
+    uint32_t *at;
+    uint32_t cap, count;
+    uint64_t seed;
 };
 
 struct registry {
-    struct map users, chats; /* id -> pointer */
-    uint32_t members_max;    /* per chat */
-    uint32_t chats_max;      /* per user */
+    struct slab users, chats, subs, sessions, extras;
+    struct id_index user_index, chat_index;
+    uint32_t members_max; /* per chat */
+    uint32_t chats_max;   /* per user; at most 65,535 */
 };
 
 void registry_init(struct registry *r, uint64_t seed);
@@ -73,16 +91,24 @@ struct user *registry_user(const struct registry *r, uint64_t id);
 /* Found or made; NULL: no memory. */
 struct chat *registry_chat_make(struct registry *r, uint64_t id);
 struct user *registry_user_make(struct registry *r, uint64_t id);
+static inline struct chat *registry_user_chat(const struct registry *r, const struct user *u, uint32_t i)
+{
+    return slab_at(&r->chats, u->chats_cap ? u->chats.many[i] : u->chats.one);
+}
 
 struct member *chat_member(const struct chat *c, uint64_t user); /* NULL: none; invited ones are found too */
 bool chat_is_member(const struct chat *c, uint64_t user);        /* a member, not just invited */
+/* Room for so many without a spare byte; also trims. It is only a hint. */
+void registry_members_reserve(struct chat *c, uint32_t n);
+/* After loading: give back what the lists have to spare. */
+void registry_trim(struct registry *r);
 /* Set or add. ERR_LIMIT past members_max or chats_max, ERR_NOMEM. */
 int registry_member_set(struct registry *r, struct chat *c, uint64_t user, uint64_t from,
                         enum member_role role);
 void registry_member_drop(struct registry *r, struct chat *c, uint64_t user);
 
 /* Put a position into its chat's list of those online, or take it out. */
-int chat_sub_add(struct chat *c, struct sub *s);
-void chat_sub_drop(struct chat *c, struct sub *s);
+int chat_sub_add(struct registry *r, struct chat *c, struct sub *s);
+void chat_sub_drop(struct registry *r, struct chat *c, struct sub *s);
 
 #endif

@@ -5,6 +5,13 @@
 #include <string.h>
 
 #define CURSOR_SAVE_NS (NS_PER_S / 2)
+#define SWEEP_TICKS    50    /* a round of the clocks takes so many ticks (of 20 ms) */
+#define SWEEP_LEAST    4096u /* clocks a tick */
+
+static uint32_t seconds(uint64_t s)
+{
+    return s < UINT32_MAX ? (uint32_t)s : UINT32_MAX;
+}
 
 struct node_limits node_limits_default(void)
 {
@@ -29,15 +36,14 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     rng_seed(&n->io.rng, c->seed);
     registry_init(&n->registry, rng_u64(&n->io.rng));
     n->registry.chats_max = c->limits.chats_max;
-    map_init(&n->sessions, 8, 8, 100000000, rng_u64(&n->io.rng));
     struct delivery_config dc = {.features = c->features,
                                  .queue_bytes_max = c->limits.queue_bytes,
                                  .page = 100,
                                  .backlog_max = c->limits.backlog_max};
-    delivery_init(&n->delivery, &n->io, &n->registry, &n->counters, &dc);
+    delivery_init(&n->delivery, &n->io, &n->registry, &n->clocks, &n->counters, &dc);
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
-    n->conn_last = c->conn_base;
+    n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     if (!n->scratch.data) {
         node_free(n);
@@ -47,25 +53,34 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     return 0;
 }
 
-static void session_free(struct session *s)
+static void session_free(struct node *n, struct session *s)
 {
-    free(s->claims);
-    free(s->subs);
-    free(s);
+    session_extra_trim(&n->registry, s);
+    *session_clock(&n->clocks, session_number(&n->registry, s)) = (struct session_clock){0};
+    slab_give(&n->registry.sessions, s);
+}
+
+/* The next session from number *at on, which moves behind it; NULL at the end. */
+static struct session *next_session(struct node *n, uint32_t *at)
+{
+    while (*at < slab_top(&n->registry.sessions)) {
+        struct session *s = registry_session(&n->registry, ++*at);
+        if (s->state != SESSION_FREE)
+            return s;
+    }
+    return NULL;
 }
 
 void node_free(struct node *n)
 {
     if (!n)
         return;
-    size_t at = 0;
-    void *v;
-    while (map_next(&n->sessions, &at, NULL, &v)) {
-        struct session *s = *(struct session **)v;
+    uint32_t at = 0;
+    for (struct session *s; (s = next_session(n, &at));) {
         delivery_forget(&n->delivery, s);
-        session_free(s);
+        session_free(n, s);
     }
-    map_release(&n->sessions);
+    session_clocks_release(&n->clocks);
     accept_release(&n->accept);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
@@ -134,6 +149,7 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
     int rc = store_load(s, &load, ctx);
     if (!rc && l.rc)
         rc = err_set(ctx, l.rc, "loading chats: %s", err_text(l.rc));
+    registry_trim(&n->registry);
     trace_emit(n->io.trace, &(struct trace_event){.arg = n->config.epoch, .hop = HOP_SERVER_EPOCH});
     return rc;
 }
@@ -142,53 +158,58 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
 
 struct session *node_session(const struct node *n, uint64_t conn)
 {
-    return conn ? map_get_ptr(&n->sessions, conn) : NULL;
+    uint32_t number = (uint32_t)(conn >> 32);
+    if (!number || number > slab_top(&n->registry.sessions))
+        return NULL;
+    struct session *s = registry_session(&n->registry, number);
+    return s->state != SESSION_FREE && s->lane.conn == (uint32_t)conn ? s : NULL;
 }
 
 static uint64_t on_open(struct node *n, const struct node_event *e)
 {
-    struct session *s = calloc(1, sizeof *s);
-    struct session **slot = s ? map_put_u64(&n->sessions, n->conn_last + 1, NULL) : NULL;
-    if (!slot) {
-        free(s);
+    struct session *s = slab_take(&n->registry.sessions);
+    struct session_extra *x = s ? session_extra(&n->registry, s, true) : NULL;
+    if (!x || session_clocks_make(&n->clocks, session_number(&n->registry, s))) {
+        if (x)
+            session_extra_trim(&n->registry, s);
+        if (s)
+            slab_give(&n->registry.sessions, s);
         return 0;
     }
-    *slot = s;
-    s->conn = ++n->conn_last;
+    s->state = SESSION_NEW;
     s->link = e->link;
     s->codec = (uint8_t)e->codec;
-    s->trusted_user = e->user;
-    s->expires_s = e->expires_s;
-    s->flow = e->flow;
-    s->lane.conn = (uint32_t)s->conn;
-    s->flow.tcp_seq = (uint32_t)e->offset; /* where frames begin in the stream; shown by SOCKET_OPEN */
-    session_timer_set(&n->greeting, s, TIMER_HEARD, e->now.mono_ns);
+    s->expires_s = seconds(e->expires_s);
+    s->lane.conn = ++n->conn_last ? n->conn_last : ++n->conn_last;
+    x->trusted_user = e->user;
+    x->flow = e->flow;
+    x->flow.tcp_seq = (uint32_t)e->offset; /* where frames begin in the stream; shown by SOCKET_OPEN */
+    session_clock(&n->clocks, session_number(&n->registry, s))->heard_ms = clock_ms(e->now.mono_ns);
     n->counters.connections++;
-    return s->conn;
+    return session_conn(&n->registry, s);
 }
 
-static void leave_user(struct session *s)
+static void leave_user(struct node *n, struct session *s)
 {
-    for (struct session **at = &s->user->sessions; *at; at = &(*at)->next_of_user)
-        if (*at == s) {
-            *at = s->next_of_user;
-            s->user->sessions_n--;
-            return;
-        }
+    uint32_t *at = &session_user(&n->registry, s)->sessions, number = session_number(&n->registry, s);
+    while (*at && *at != number)
+        at = &registry_session(&n->registry, *at)->next_of_user;
+    if (*at)
+        *at = s->next_of_user;
 }
 
-/* Take the session out of everything but the map: it gets nothing more and counts as gone. */
+/* Take the session out of everything but the pool: it gets nothing more and counts as gone. */
 static void detach(struct node *n, struct session *s, enum reason reason)
 {
-    session_timer_stop(s->state == SESSION_NEW ? &n->greeting : &n->heard, s, TIMER_HEARD);
     if (s->state == SESSION_CLOSING)
         return;
+    *session_clock(&n->clocks, session_number(&n->registry, s)) = (struct session_clock){0};
     if (s->user) {
         delivery_forget(&n->delivery, s);
-        leave_user(s);
+        leave_user(n, s);
         n->sessions_n--;
-        n->by_net[s->net]--;
-        n->disconnects[s->net][reason]++;
+        n->by_net[s->lane.net]--;
+        n->disconnects[s->lane.net][reason]++;
     }
     s->state = SESSION_CLOSING;
     s->lane.device_lo = (uint8_t)reason;
@@ -211,13 +232,12 @@ static void on_closed(struct node *n, const struct node_event *e)
     detach(n, s, e->reason);
     if (s->user)
         trace_lane_emit(n->io.trace, &s->lane,
-                        &(struct trace_event){.user = s->user->id,
+                        &(struct trace_event){.user = session_user(&n->registry, s)->id,
                                               .device = s->device,
                                               .arg = (uint64_t)e->code,
                                               .hop = HOP_SOCKET_CLOSE,
                                               .reason = s->lane.device_lo});
-    map_del_u64(&n->sessions, s->conn);
-    session_free(s);
+    session_free(n, s);
 }
 
 void session_error(struct node *n, struct session *s, enum proto_error code, const struct msg *about,
@@ -245,7 +265,7 @@ static void on_frame(struct node *n, const struct node_event *e)
         return;
     n->counters.frames++;
     if (s->state != SESSION_NEW)
-        session_timer_set(&n->heard, s, TIMER_HEARD, e->now.mono_ns);
+        session_clock(&n->clocks, (uint32_t)(e->conn >> 32))->heard_ms = clock_ms(e->now.mono_ns);
     struct proto_frame f;
     struct err_ctx err = {0};
     struct msg m;
@@ -268,11 +288,12 @@ static void on_frame(struct node *n, const struct node_event *e)
 /* Hot path: a million a second. */
 static void on_beats(struct node *n, const struct node_event *e)
 {
+    uint32_t now_ms = clock_ms(e->now.mono_ns);
     n->counters.beats += e->len;
     for (size_t i = 0; i < e->len; i++) {
         struct session *s = node_session(n, e->conns[i]);
         if (s && (s->state == SESSION_RESUMING || s->state == SESSION_READY))
-            session_timer_set(&n->heard, s, TIMER_HEARD, e->now.mono_ns);
+            session_clock(&n->clocks, (uint32_t)(e->conns[i] >> 32))->heard_ms = now_ms;
     }
 }
 
@@ -285,7 +306,7 @@ static void on_written(struct node *n, const struct node_event *e)
         trace_lane_emit(n->io.trace, &s->lane,
                         &(struct trace_event){.id = e->frame->id,
                                               .chat = e->frame->chat,
-                                              .user = s->user->id,
+                                              .user = session_user(&n->registry, s)->id,
                                               .device = s->device,
                                               .arg = e->offset,
                                               .attempt = e->frame->catchup,
@@ -314,36 +335,54 @@ static void on_read_done(struct node *n, struct read_job *job)
     read_job_free(job);
 }
 
-static void expire(struct node *n, struct session_list *l, uint64_t now, uint64_t timeout,
-                   enum session_timer t, int code, enum reason reason, uint64_t *counter)
+static void expire(struct node *n, struct session *s, uint64_t silent_ms)
 {
-    while (timeout && l->first && now - l->first->timer_ns[t] >= timeout) {
-        ++*counter;
-        session_end(n, l->first, code, reason);
+    const struct node_config *c = &n->config;
+    if (s->state == SESSION_NEW) {
+        if (c->hello_timeout_ns && silent_ms * NS_PER_MS >= c->hello_timeout_ns)
+            session_end(n, s, CLOSE_HELLO_TIMEOUT, REASON_IDLE);
+    } else if (c->idle_timeout_ns && silent_ms * NS_PER_MS >= c->idle_timeout_ns) {
+        n->counters.idle_timeouts++;
+        session_end(n, s, CLOSE_IDLE, REASON_IDLE);
+    }
+}
+
+/* Look at some clocks: all of them once a second. */
+static void sweep(struct node *n, uint64_t now_ns)
+{
+    const struct node_config *c = &n->config;
+    uint32_t top = slab_top(&n->registry.sessions), now = clock_ms(now_ns), number;
+    uint64_t soonest =
+        c->hello_timeout_ns && (!c->idle_timeout_ns || c->hello_timeout_ns < c->idle_timeout_ns)
+            ? c->hello_timeout_ns
+            : c->idle_timeout_ns;
+    uint32_t idle_ms = soonest ? (uint32_t)((soonest + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
+    uint32_t ack_ms =
+        c->ack_timeout_ns ? (uint32_t)((c->ack_timeout_ns + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
+    uint32_t some = top / SWEEP_TICKS + SWEEP_LEAST;
+    for (uint32_t k = 0; k < some && k < top; k++) {
+        number = n->swept = n->swept < top ? n->swept + 1 : 1;
+        const struct session_clock *clock = session_clock(&n->clocks, number);
+        if (clock->unacked_ms && now - clock->unacked_ms >= ack_ms) {
+            n->counters.ack_timeouts++;
+            session_end(n, registry_session(&n->registry, number), CLOSE_ACK_TIMEOUT, REASON_ACK_TIMEOUT);
+        } else if (clock->heard_ms && now - clock->heard_ms >= idle_ms) {
+            expire(n, registry_session(&n->registry, number), now - clock->heard_ms);
+        }
     }
 }
 
 static void pump_all(struct node *n)
 {
-    size_t at = 0;
-    void *v;
-    while (map_next(&n->sessions, &at, NULL, &v)) {
-        struct session *s = *(struct session **)v;
+    uint32_t at = 0;
+    for (struct session *s; (s = next_session(n, &at));)
         if (s->state == SESSION_READY)
             delivery_pump(&n->delivery, s);
-    }
 }
 
 static void on_tick(struct node *n, uint64_t now)
 {
-    const struct node_config *c = &n->config;
-    uint64_t ignored = 0;
-    expire(n, &n->greeting, now, c->hello_timeout_ns, TIMER_HEARD, CLOSE_HELLO_TIMEOUT, REASON_IDLE,
-           &ignored);
-    expire(n, &n->heard, now, c->idle_timeout_ns, TIMER_HEARD, CLOSE_IDLE, REASON_IDLE,
-           &n->counters.idle_timeouts);
-    expire(n, &n->delivery.awaiting, now, c->ack_timeout_ns, TIMER_ACK, CLOSE_ACK_TIMEOUT, REASON_ACK_TIMEOUT,
-           &n->counters.ack_timeouts);
+    sweep(n, now);
     if (now - n->cursors_saved_ns >= CURSOR_SAVE_NS && accept_wants_cursors(&n->accept)) {
         n->cursors_saved_ns = now;
         size_t count;
@@ -358,10 +397,9 @@ static void on_tick(struct node *n, uint64_t now)
 
 static void close_all(struct node *n)
 {
-    size_t at = 0;
-    void *v;
-    while (map_next(&n->sessions, &at, NULL, &v))
-        session_end(n, *(struct session **)v, CLOSE_SHUTDOWN, REASON_SHUTDOWN);
+    uint32_t at = 0;
+    for (struct session *s; (s = next_session(n, &at));)
+        session_end(n, s, CLOSE_SHUTDOWN, REASON_SHUTDOWN);
 }
 
 static void on_drain(struct node *n)
@@ -371,13 +409,10 @@ static void on_drain(struct node *n)
                     .code = SLICE("shutdown"),
                     .text = SLICE("the server is going down; reconnect"),
                     .reconnect = true};
-    size_t at = 0;
-    void *v;
-    while (map_next(&n->sessions, &at, NULL, &v)) {
-        struct session *s = *(struct session **)v;
+    uint32_t at = 0;
+    for (struct session *s; (s = next_session(n, &at));)
         if (s->state == SESSION_READY)
             delivery_send(&n->delivery, s, &m);
-    }
     size_t count;
     if (accept_wants_cursors(&n->accept)) {
         struct cursor *list = delivery_take_cursors(&n->delivery, &count);
@@ -451,8 +486,8 @@ void node_stats(const struct node *n, struct node_stats *out)
     *out = (struct node_stats){.counters = n->counters,
                                .sessions = n->sessions_n,
                                .sessions_max = n->sessions_max,
-                               .users = n->registry.users.count,
-                               .chats = n->registry.chats.count,
+                               .users = n->registry.users.live,
+                               .chats = n->registry.chats.live,
                                .pending = n->accept.pending_n};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);

@@ -27,19 +27,21 @@ static uint64_t position(struct node *n, const struct chat *c, uint64_t epoch, u
     return c->durable;
 }
 
-static const struct claim *find_claim(const struct session *s, uint64_t chat)
+static const struct claim *find_claim(struct node *n, struct session *s, uint64_t chat)
 {
-    for (uint32_t i = 0; i < s->claims_n; i++)
-        if (s->claims[i].chat == chat)
-            return &s->claims[i];
+    const struct session_extra *x = session_extra(&n->registry, s, false);
+    for (uint32_t i = 0; x && i < x->claims_n; i++)
+        if (x->claims[i].chat == chat)
+            return &x->claims[i];
     return NULL;
 }
 
 static void welcome(struct node *n, struct session *s)
 {
     const struct node_limits *l = &n->config.limits;
+    const struct user *u = session_user(&n->registry, s);
     char name[20];
-    snprintf(name, sizeof name, "%llx", (unsigned long long)s->conn);
+    snprintf(name, sizeof name, "%llx", (unsigned long long)session_conn(&n->registry, s));
     struct msg m = {.t = MSG_WELCOME,
                     .session = slice_of(name),
                     .epoch = n->config.epoch,
@@ -49,10 +51,10 @@ static void welcome(struct node *n, struct session *s)
                                .batch = PROTO_BATCH_MAX,
                                .rate_per_s = l->rate_per_s,
                                .chats = l->chats_max}};
-    m.resume = calloc(s->user->chats_n ? s->user->chats_n : 1, sizeof *m.resume);
-    for (uint32_t i = 0; m.resume && i < s->user->chats_n && m.resume_n < PROTO_CLAIMS_MAX; i++) {
-        const struct chat *c = s->user->chats[i];
-        if (chat_is_member(c, s->user->id))
+    m.resume = calloc(u->chats_n ? u->chats_n : 1, sizeof *m.resume);
+    for (uint32_t i = 0; m.resume && i < u->chats_n && m.resume_n < PROTO_CLAIMS_MAX; i++) {
+        const struct chat *c = registry_user_chat(&n->registry, u, i);
+        if (chat_is_member(c, u->id))
             m.resume[m.resume_n++] = (struct claim){c->id, c->epoch_durable, c->durable};
     }
     delivery_send(&n->delivery, s, &m);
@@ -66,10 +68,10 @@ static uint64_t first_known(const struct member *m)
 
 static void subscribe(struct node *n, struct session *s, struct chat *c, const struct cursor *saved)
 {
-    const struct member *m = chat_member(c, s->user->id);
+    const struct member *m = chat_member(c, session_user(&n->registry, s)->id);
     if (!m || m->role == MEMBER_INVITED)
         return;
-    const struct claim *claim = find_claim(s, c->id);
+    const struct claim *claim = find_claim(n, s, c->id);
     uint64_t floor = first_known(m), after = floor;
     bool knows = true;
     if (claim)
@@ -97,44 +99,53 @@ void node_resumed(struct node *n, struct session *s, const struct read_job *job)
     }
     welcome(n, s);
     s->state = SESSION_READY;
-    for (uint32_t i = 0; i < s->user->chats_n; i++)
-        subscribe(n, s, s->user->chats[i], saved_cursor(job, s->user->chats[i]->id));
-    free(s->claims);
-    s->claims = NULL;
-    s->claims_n = 0;
+    const struct user *u = session_user(&n->registry, s);
+    for (uint32_t i = 0; i < u->chats_n; i++) {
+        struct chat *c = registry_user_chat(&n->registry, u, i);
+        subscribe(n, s, c, saved_cursor(job, c->id));
+    }
+    session_extra_trim(&n->registry, s);
     delivery_pump(&n->delivery, s);
 }
 
 void node_joined(struct node *n, struct chat *c, uint64_t user, uint64_t after)
 {
     struct user *u = registry_user(&n->registry, user);
-    for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user)
+    struct session *s = registry_session(&n->registry, u ? u->sessions : 0);
+    for (; s; s = registry_session(&n->registry, s->next_of_user))
         if (s->state == SESSION_READY && !delivery_subscribe(&n->delivery, s, c, after, true))
             delivery_pump(&n->delivery, s);
 }
 
-/* Ask the store for the cursors of the chats that hello said nothing about; true when there are any. */
+/* Ask the store for the cursors of the chats that hello said nothing about and that anything stands in; true
+ * when there are any. */
 static bool read_cursors(struct node *n, struct session *s)
 {
+    const struct user *u = session_user(&n->registry, s);
+    uint32_t unknown = 0;
+    for (uint32_t i = 0; i < u->chats_n; i++) {
+        const struct chat *c = registry_user_chat(&n->registry, u, i);
+        unknown += c->durable && !find_claim(n, s, c->id);
+    }
+    if (!unknown)
+        return false;
     struct read_job *job = calloc(1, sizeof *job);
-    struct cursor *list = calloc(s->user->chats_n ? s->user->chats_n : 1, sizeof *list);
+    struct cursor *list = calloc(unknown, sizeof *list);
     if (!job || !list) {
         free(job);
         free(list);
         return false;
     }
-    for (uint32_t i = 0; i < s->user->chats_n; i++)
-        if (!find_claim(s, s->user->chats[i]->id))
-            list[job->cursors_n++].chat = s->user->chats[i]->id;
+    for (uint32_t i = 0; i < u->chats_n; i++) {
+        const struct chat *c = registry_user_chat(&n->registry, u, i);
+        if (c->durable && !find_claim(n, s, c->id))
+            list[job->cursors_n++].chat = c->id;
+    }
     job->kind = READ_CURSORS;
-    job->owner = s->conn;
-    job->user = s->user->id;
+    job->owner = session_conn(&n->registry, s);
+    job->user = u->id;
     job->device = s->device;
     job->cursors = list;
-    if (!job->cursors_n) {
-        read_job_free(job);
-        return false;
-    }
     struct effect e = {.kind = EFFECT_READ, .read = job};
     n->io.emit(n->io.arg, &e);
     return true;
@@ -143,23 +154,23 @@ static bool read_cursors(struct node *n, struct session *s)
 /* Join the user's sessions; a session of the same device is replaced. False: closed. */
 static bool enter(struct node *n, struct session *s, struct user *u)
 {
-    for (struct session *o = u->sessions, *next; o; o = next) {
-        next = o->next_of_user;
+    uint32_t others = 0;
+    for (struct session *o = registry_session(&n->registry, u->sessions), *next; o; o = next) {
+        next = registry_session(&n->registry, o->next_of_user);
+        others += o->device != s->device;
         if (o->device == s->device)
             session_end(n, o, CLOSE_REPLACED, REASON_REPLACED);
     }
-    if (u->sessions_n >= n->config.limits.sessions_per_user) {
+    if (others >= n->config.limits.sessions_per_user) {
         session_end(n, s, CLOSE_TOO_MANY_SESSIONS, REASON_PROTOCOL);
         return false;
     }
-    session_timer_stop(&n->greeting, s, TIMER_HEARD);
-    s->user = u;
+    s->user = slab_number(&n->registry.users, u);
     s->state = SESSION_RESUMING;
     s->next_of_user = u->sessions;
-    u->sessions = s;
-    u->sessions_n++;
-    session_timer_set(&n->heard, s, TIMER_HEARD, n->io.now.mono_ns);
-    n->by_net[s->net]++;
+    u->sessions = session_number(&n->registry, s);
+    session_clock(&n->clocks, u->sessions)->heard_ms = clock_ms(n->io.now.mono_ns);
+    n->by_net[s->lane.net]++;
     if (++n->sessions_n > n->sessions_max)
         n->sessions_max = n->sessions_n;
     n->counters.sessions++;
@@ -179,8 +190,9 @@ void node_hello(struct node *n, struct session *s, const struct msg *m)
         return;
     }
     int rc = 0;
-    if (s->trusted_user && !m->token.n)
-        token = (struct token){.user = s->trusted_user, .expires_s = s->expires_s};
+    struct session_extra *x = session_extra(&n->registry, s, false);
+    if (x->trusted_user && !m->token.n)
+        token = (struct token){.user = x->trusted_user, .expires_s = s->expires_s};
     else
         rc = token_verify(n->config.keys, m->token.p, m->token.n, n->io.now.wall_us / 1000000, &token, &err);
     if (rc || (token.device && token.device != m->device)) {
@@ -192,24 +204,27 @@ void node_hello(struct node *n, struct session *s, const struct msg *m)
     }
     char net[16];
     snprintf(net, sizeof net, "%.*s", (int)(m->net.n < 15 ? m->net.n : 15), m->net.n ? m->net.p : "");
-    s->net = (uint8_t)net_parse(net);
+    s->lane.net = (uint8_t)net_parse(net);
     s->device = m->device;
-    s->expires_s = token.expires_s;
+    s->expires_s = token.expires_s < UINT32_MAX ? (uint32_t)token.expires_s : UINT32_MAX;
     struct user *u = registry_user_make(&n->registry, token.user);
-    if (m->resume_n && !(s->claims = malloc(m->resume_n * sizeof *s->claims)))
+    if (m->resume_n && !(x->claims = malloc(m->resume_n * sizeof *x->claims)))
         u = NULL;
     if (!u) {
         session_end(n, s, CLOSE_OVERLOADED, REASON_PROTOCOL);
         return;
     }
     if (m->resume_n)
-        memcpy(s->claims, m->resume, m->resume_n * sizeof *s->claims);
-    s->claims_n = m->resume_n;
+        memcpy(x->claims, m->resume, m->resume_n * sizeof *x->claims);
+    x->claims_n = m->resume_n;
     if (!enter(n, s, u))
         return;
-    struct trace_event open = {
-        .user = u->id, .device = s->device, .arg = s->flow.tcp_seq, .hop = HOP_SOCKET_OPEN, .reason = s->net};
-    struct trace_flow flow = s->flow;
+    struct trace_event open = {.user = u->id,
+                               .device = s->device,
+                               .arg = x->flow.tcp_seq,
+                               .hop = HOP_SOCKET_OPEN,
+                               .reason = s->lane.net};
+    struct trace_flow flow = x->flow;
     flow.tcp_seq = 0;
     memcpy(&open.id, &flow, sizeof open.id);
     trace_lane_emit(n->io.trace, &s->lane, &open);

@@ -11,11 +11,12 @@ struct node {
     struct counters counters;
     struct delivery delivery;
     struct accept accept;
-    struct map sessions; /* conn -> struct session * */
-    struct session_list greeting, heard;
+    struct session_clocks clocks;
+    uint32_t swept; /* clocks looked at in this round */
     struct lineage_entry *lineage;
     size_t lineage_n;
-    uint64_t conn_last, cursors_saved_ns;
+    uint32_t conn_last;
+    uint64_t cursors_saved_ns;
     uint64_t sessions_n, sessions_max, by_net[NET_COUNT];
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
     uint64_t failures_seen; /* read failures after which waiting sessions were pumped again */

@@ -34,7 +34,7 @@ static void reject_send(struct node *n, struct session *s, const struct msg *m, 
     trace_lane_emit(n->io.trace, &s->lane,
                     &(struct trace_event){.id = m->id,
                                           .chat = m->chat,
-                                          .user = s->user->id,
+                                          .user = session_user(&n->registry, s)->id,
                                           .hop = HOP_SERVER_REJECT,
                                           .reason = (uint8_t)reason_of(code)});
     session_error(n, s, code, m, retry_ms, NULL);
@@ -44,18 +44,19 @@ static void reject_send(struct node *n, struct session *s, const struct msg *m, 
 static uint32_t over_rate(struct node *n, struct user *u)
 {
     const struct node_limits *l = &n->config.limits;
-    uint64_t now = n->io.now.mono_ns, burst = (uint64_t)l->rate_burst * 1000;
+    uint32_t now = clock_ms(n->io.now.mono_ns);
+    uint64_t burst =
+        (uint64_t)l->rate_burst * 1000 < UINT32_MAX ? (uint64_t)l->rate_burst * 1000 : UINT32_MAX;
     if (!l->rate_per_s)
         return 0;
-    if (!u->bucket_ns) {
-        u->bucket_milli = burst;
-        u->bucket_ns = now;
+    if (!u->bucket_ms) {
+        u->bucket_milli = (uint32_t)burst;
+        u->bucket_ms = now;
     }
-    uint64_t gained = (now - u->bucket_ns) / NS_PER_MS * l->rate_per_s; /* thousandths */
-    if (gained) {
-        u->bucket_milli = u->bucket_milli + gained < burst ? u->bucket_milli + gained : burst;
-        u->bucket_ns += (now - u->bucket_ns) / NS_PER_MS * NS_PER_MS;
-    }
+    uint64_t gained = (uint64_t)(now - u->bucket_ms) * l->rate_per_s; /* thousandths */
+    u->bucket_milli =
+        u->bucket_milli + gained < burst ? (uint32_t)(u->bucket_milli + gained) : (uint32_t)burst;
+    u->bucket_ms = now;
     if (u->bucket_milli < 1000)
         return (uint32_t)((1000 - u->bucket_milli) / l->rate_per_s + 1);
     u->bucket_milli -= 1000;
@@ -68,7 +69,7 @@ static void on_send(struct node *n, struct session *s, const struct msg *m, uint
     trace_lane_emit(n->io.trace, &s->lane,
                     &(struct trace_event){.id = m->id,
                                           .chat = m->chat,
-                                          .user = s->user->id,
+                                          .user = session_user(&n->registry, s)->id,
                                           .device = s->device,
                                           .arg = offset,
                                           .hop = HOP_SERVER_RECEIVE,
@@ -85,13 +86,13 @@ static void on_send(struct node *n, struct session *s, const struct msg *m, uint
         reject_send(n, s, m, PROTO_BODY_TOO_LARGE, 0);
         return;
     }
-    uint32_t wait = over_rate(n, s->user);
-    if (wait || s->sending >= n->config.limits.sending_per_conn) {
+    uint32_t wait = over_rate(n, session_user(&n->registry, s));
+    if (wait || s->sending >= n->config.limits.sending_per_conn || s->sending == UINT16_MAX) {
         reject_send(n, s, m, PROTO_RATE_LIMITED, wait ? wait : 100);
         return;
     }
     s->sending++;
-    accept_send(&n->accept, s->conn, s->user->id, m);
+    accept_send(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
 }
 
 static void on_sync(struct node *n, struct session *s, const struct msg *m)
@@ -106,19 +107,20 @@ static void on_sync(struct node *n, struct session *s, const struct msg *m)
     int rc = 0;
     if (m->chat) {
         struct chat *c = registry_chat(&n->registry, m->chat);
-        if (!c || !chat_is_member(c, s->user->id)) {
+        if (!c || !chat_is_member(c, session_user(&n->registry, s)->id)) {
             session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
             return;
         }
-        uint64_t from = chat_member(c, s->user->id)->from;
+        uint64_t from = chat_member(c, session_user(&n->registry, s)->id)->from;
         job.chat = m->chat;
         job.after = m->after + 1 > from ? m->after : from - 1;
         job.upto = c->durable;
         rc = delivery_sync(&n->delivery, s, &job);
     } else {
-        for (uint32_t i = 0; i < s->user->chats_n && !rc; i++) {
-            struct chat *c = s->user->chats[i];
-            const struct member *who = chat_member(c, s->user->id);
+        const struct user *u = session_user(&n->registry, s);
+        for (uint32_t i = 0; i < u->chats_n && !rc; i++) {
+            struct chat *c = registry_user_chat(&n->registry, u, i);
+            const struct member *who = chat_member(c, session_user(&n->registry, s)->id);
             if (who->role == MEMBER_INVITED)
                 continue;
             job.chat = c->id;
@@ -172,7 +174,7 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
         else if (!m->chat)
             session_error(n, s, PROTO_INVALID, m, 0, "chat 0 is no chat");
         else
-            accept_member(&n->accept, s->conn, s->user->id, m);
+            accept_member(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
         break;
     default:
         session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, NULL);
@@ -266,10 +268,11 @@ static void add_member(struct node *n, struct chat *c, uint64_t user, const stru
 static void drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
 {
     struct user *u = registry_user(&n->registry, user);
-    for (struct session *s = u ? u->sessions : NULL; s; s = s->next_of_user) {
-        struct sub *sub = s->state == SESSION_READY ? session_sub(s, c) : NULL;
+    struct session *s = registry_session(&n->registry, u ? u->sessions : 0);
+    for (; s; s = registry_session(&n->registry, s->next_of_user)) {
+        struct sub *sub = s->state == SESSION_READY ? session_sub(&n->registry, s, c) : NULL;
         if (sub && !MUTANT(REMOVED_STILL_PUSHED))
-            session_sub_drop(s, sub);
+            delivery_unsubscribe(&n->delivery, s, sub);
     }
     registry_member_drop(&n->registry, c, user);
     trace_emit(
@@ -293,6 +296,7 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
         delivery_fan_out(&n->delivery, c, e, p->conn);
         return;
     case ENTRY_CREATE:
+        registry_members_reserve(c, p->users_n);
         for (uint32_t i = 0; i < p->users_n; i++)
             add_member(n, c, p->users[i], e, p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN, e->seq);
         return; /* entry 0 is nobody's news: members see the chat by its first message */
