@@ -276,13 +276,29 @@ static void release(struct run *r)
     free(r->way[1].sent);
 }
 
+/* A rate is only seen when more than it was offered all the time. */
+static bool kept_up(const struct run *r)
+{
+    for (int d = 0; d < 2 && r->phase->kind == CALIBRATE_FULL; d++) {
+        const struct way *w = &r->way[d];
+        if (w->offered < 2)
+            continue;
+        uint64_t took = w->sent[w->offered - 1].offered_ns - w->sent[0].offered_ns;
+        if (took > (w->offered - 1) * w->gap_ns / 10 * 11 + 100 * NS_PER_MS)
+            return false;
+    }
+    return true;
+}
+
 static void *work(void *arg)
 {
     struct run *r = arg;
     r->rc = prepare(r);
     r->rc = r->rc ? r->rc : traffic(r);
-    if (!r->rc)
+    if (!r->rc && kept_up(r))
         tell(r);
+    else if (!r->rc)
+        calibrate_lacks(r->c, r->phase->kind, "this machine could not send as much as the rate takes");
     release(r);
     return NULL;
 }

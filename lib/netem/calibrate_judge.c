@@ -152,18 +152,23 @@ static void judge_delay(struct calibrate *c, struct phase_seen *f, int d)
         double h = 0.005, slope = (stats_delay_quantile(a, fmin(at[i].q + h, 1)) -
                                    stats_delay_quantile(a, fmax(at[i].q - h, 0))) /
                                   (2 * h) / MS;
-        calibrate_claim(c, &(struct claim){.f = f,
-                                           .dir = d,
-                                           .what = at[i].what,
-                                           .unit = "ms",
-                                           .test = a->jitter_ns ? "Kolmogorov-Smirnov" : "",
-                                           .asked = asked,
-                                           .achieved = stats_quantile(s, at[i].q) / MS,
-                                           .tolerance = fmax(tolerance, least),
-                                           .error = n > 1 ? slope * sqrt(at[i].q * (1 - at[i].q) / n) : 0,
-                                           .p = p,
-                                           .p_counts = c->o.exact,
-                                           .packets = s->n});
+        /* and nobody knows the hundredth part of fewer than a hundred packets */
+        double blind = n * fmin(at[i].q, 1 - at[i].q) < 1
+                           ? (stats_delay_quantile(a, 1) - stats_delay_quantile(a, 0)) / MS
+                           : 0;
+        calibrate_claim(
+            c, &(struct claim){.f = f,
+                               .dir = d,
+                               .what = at[i].what,
+                               .unit = "ms",
+                               .test = a->jitter_ns ? "Kolmogorov-Smirnov" : "",
+                               .asked = asked,
+                               .achieved = stats_quantile(s, at[i].q) / MS,
+                               .tolerance = fmax(tolerance, least),
+                               .error = n > 1 ? slope * sqrt(at[i].q * (1 - at[i].q) / n) + blind : 0,
+                               .p = p,
+                               .p_counts = c->o.exact,
+                               .packets = s->n});
     }
     if (a->jitter_ns)
         judge_correlation(c, f, d);
