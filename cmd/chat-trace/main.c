@@ -16,6 +16,7 @@ static const struct opt_command commands[] = {
     {"diff", "DIR DIR", "verdicts before and after", 2, 2},
     {"pcap", "[FILE...]", "the WebSocket messages in captures, or on an interface", 0, -1},
     {"replay", "DIR...|FILE...", "the clients of an incident once more, against a server", 1, -1},
+    {"top", "DIR...", "what happens now: the funnel per second, by network and verdict", 1, -1},
     {"export", "DIR...", "the trace in a form that others read: Perfetto, Wireshark, OTLP, CI", 1, -1},
     {0}};
 
@@ -70,6 +71,8 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
         return tool_pcap(o, status, err);
     if (!strcmp(command, "replay"))
         return tool_replay(o, status, err);
+    if (!strcmp(command, "top"))
+        return tool_top(o, status, err);
     bool explaining = !strcmp(command, "explain"), diffing = !strcmp(command, "diff");
     struct trace_run r = {0}, second = {0};
     int n = 0;

@@ -16,6 +16,7 @@ int tool_export(const struct trace_run *r, const struct opt_set *o, struct err_c
 int tool_pcap(const struct opt_set *o, int *status, struct err_ctx *err);
 /* Its operands are a trace or captures, which it reads itself. */
 int tool_replay(const struct opt_set *o, int *status, struct err_ctx *err);
+int tool_top(const struct opt_set *o, int *status, struct err_ctx *err);
 #define TOOL_REPLAY_IDS "replay.jsonl" /* in a replay's trace folder: {"id":"old","as":"new"} rows */
 int tool_diff(const struct trace_run *before, const struct trace_run *after, const struct opt_set *o,
               int *status, struct err_ctx *err);
