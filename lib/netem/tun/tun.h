@@ -75,7 +75,8 @@ int tun_world_attach(struct tun_world *w, const char *group, uint32_t phone, boo
 /* Another network for a group: a whole description (netem/profile.h), its files relative to this process's
  * working directory. Packets under way keep the fate they have; queue, NAT mappings, order and attachment
  * live on; chains and weather begin anew from the seed. ERR_INVALID leaves everything as it was. The shuttle
- * reads the description, so packets wait while it reads a Mahimahi trace (tens of milliseconds a megabyte). */
+ * reads the description, so packets wait while it reads a Mahimahi trace (tens of milliseconds a megabyte).
+ */
 int tun_world_profile(struct tun_world *w, const char *group, const char *description, struct err_ctx *ctx);
 
 #define TUN_STATES 8 /* room for enum link_state */
