@@ -202,7 +202,7 @@ def calibrate(profile, seconds):
         bad = [row for row in out["rows"] if row["verdict"] == "fail"]
         if not bad:
             break
-    out["tries"] = turn
+    out["asked"], out["tries"] = profile, turn
     print("CALIBRATION " + json.dumps(out), flush=True)
     tally = {v: sum(row["verdict"] == v for row in out["rows"]) for v in ("pass", "unknown", "fail")}
     ok(not bad, f"calibrate {profile}: {tally['pass']} rows pass, {tally['unknown']} unknown (try {turn})",
