@@ -40,17 +40,6 @@ static const struct opt_tool tool = {
                 "chat-trace replay before/trace --to ws://127.0.0.1:8080/ --client reliable --trace after\n"
                 "chat-trace diff before/trace after"};
 
-int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err)
-{
-    int rc = trace_run_load(r, dirs, n, err);
-    for (uint64_t i = 0; !rc && i < r->problems && i < TRACE_PROBLEMS_MAX; i++)
-        fprintf(stderr, "chat-trace: %s\n", r->problem[i].text);
-    if (!rc && r->problems > TRACE_PROBLEMS_MAX)
-        fprintf(stderr, "chat-trace: and %llu more problems\n",
-                (unsigned long long)(r->problems - TRACE_PROBLEMS_MAX));
-    return rc || !join ? rc : trace_join(r, err);
-}
-
 static int explain(const struct trace_run *r, const char *text, struct err_ctx *err)
 {
     struct id id;

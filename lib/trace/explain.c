@@ -6,6 +6,7 @@
 #include <time.h>
 
 #define COMMON_MAX 30 /* records that concern all recipients */
+#define TRIES_MAX  8  /* transmissions of the same bytes that are told one by one */
 #define SHOWN_MAX  12 /* recipients told in full; one screen */
 
 struct telling {
@@ -24,12 +25,15 @@ struct packets {
     const struct trace_run *r;
     uint32_t dropped, delivered, by_reason[REASON_COUNT];
     uint64_t first_drop, first_delivery;
+    uint64_t at[TRIES_MAX]; /* of the first packets, in order */
 };
 
 static void count_packet(void *arg, uint32_t rec)
 {
     struct packets *p = arg;
     const struct trace_event *e = &p->r->event[rec];
+    if (p->dropped + p->delivered < TRIES_MAX)
+        p->at[p->dropped + p->delivered] = e->ts_ns;
     if (e->hop == HOP_LINK_DROP) {
         if (!p->dropped++)
             p->first_drop = e->ts_ns;
@@ -86,6 +90,20 @@ static void tell_packets(const struct telling *t, uint32_t rec, bool down)
         buf_printf(t->out, "%u delivered (first at %+.3f ms)", p.delivered,
                    ((double)p.first_delivery - (double)t->zero_ns) / 1e6);
     buf_char(t->out, '\n');
+    uint32_t n = p.dropped + p.delivered;
+    if (p.dropped && n > 1) {
+        buf_str(t->out, "                     TCP tried again after");
+        for (uint32_t i = 1; i < n && i < TRIES_MAX; i++)
+            buf_printf(t->out, " +%.3f", ((double)p.at[i] - (double)p.at[0]) / 1e9);
+        buf_printf(t->out, " s%s\n", n > TRIES_MAX ? " and later" : "");
+    }
+    uint32_t reset =
+        p.delivered ? TRACE_NONE : link_reset(r, down ? other : l, down ? l : other, skewed_before(e->ts_ns));
+    if (reset != TRACE_NONE)
+        buf_printf(t->out, "                     the connection was reset at %+.3f ms (%s)  [#%u]\n",
+                   ((double)r->event[reset].ts_ns - (double)t->zero_ns) / 1e6,
+                   r->event[reset].flags & TRACE_FLAG_DOWN ? "by the server's side" : "by the phone's side",
+                   reset);
 }
 
 static void tell_record(const struct telling *t, uint32_t rec)

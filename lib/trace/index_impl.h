@@ -115,6 +115,8 @@ struct byte_range {
 typedef void link_fn(void *arg, uint32_t rec);
 void link_packets(const struct trace_run *r, struct lane *client, struct lane *server, bool down,
                   struct byte_range range, link_fn *fn, void *arg);
+/* The first packet since that moment, in either direction, that reset the connection, or TRACE_NONE. */
+uint32_t link_reset(const struct trace_run *r, struct lane *client, struct lane *server, uint64_t since_ns);
 /* Of records in order of time, the position of the first at or after that moment. */
 uint32_t first_since(const struct trace_run *r, const uint32_t *rec, uint32_t n, uint64_t ns);
 

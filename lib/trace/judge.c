@@ -290,12 +290,20 @@ static void judge_push(const struct story *s, struct trace_pair *p, uint32_t pus
         unknown(p, "the phone's records have holes");
         return;
     }
+    if (close->flags & TRACE_FLAG_UNSURE && e->ts_ns + close->arg > close->ts_ns) {
+        unknown(p, "the phone left this connection without a word, before the push or after it");
+        return;
+    }
     if (cut_short(s, client, e->ts_ns)) {
         unknown(p, "the run ended before or while it was under way");
         return;
     }
     if (client_receive != TRACE_NONE) {
         cite(p, client_receive);
+        if (event(s, client_receive)->flags & TRACE_FLAG_UNSURE) {
+            unknown(p, "the phone had it; whether the app read it no capture can tell");
+            return;
+        }
         settle(p, VERDICT_LOST_IN_CLIENT, close->reason, "the phone received it and never showed it");
         return;
     }

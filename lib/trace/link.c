@@ -125,3 +125,17 @@ void link_packets(const struct trace_run *r, struct lane *client, struct lane *s
             fn(arg, d->rec[k]);
     }
 }
+
+uint32_t link_reset(const struct trace_run *r, struct lane *client, struct lane *server, uint64_t since_ns)
+{
+    uint32_t found = TRACE_NONE;
+    for (int down = 0; down < 2; down++) {
+        const struct direction *d = direction_of(r, client, server, down);
+        for (uint32_t k = d ? first_since(r, d->rec, d->n, since_ns) : 0; d && k < d->n; k++)
+            if (r->event[d->rec[k]].flags & TRACE_FLAG_RST) {
+                found = d->rec[k] < found ? d->rec[k] : found;
+                break;
+            }
+    }
+    return found;
+}

@@ -341,7 +341,41 @@ static void judge_completeness(struct trace_run *r)
     r->utc_offset_ns = r->sources ? r->source[0].utc_offset_ns : 0;
 }
 
-static int load_all(struct load *l, const char *const *dirs, int dirs_n, struct err_ctx *ctx)
+/* A copy of the records, since their times become those of the files' clock. */
+static int add_part(struct load *l, const struct trace_memory *part, int number, struct err_ctx *ctx)
+{
+    struct trace_run *r = l->r;
+    int rc = make_room(l, 1, ctx);
+    struct trace_event *copy = malloc(((size_t)part->n + 1) * sizeof *copy);
+    if (rc < 0 || !copy) {
+        free(copy);
+        return rc < 0 ? rc : err_set(ctx, ERR_NOMEM, "%u records: out of memory", part->n);
+    }
+    struct trace_source *src = &r->source[r->sources];
+    memset(src, 0, sizeof *src);
+    if (part->name)
+        snprintf(src->path, sizeof src->path, "%s", part->name);
+    else
+        snprintf(src->path, sizeof src->path, "memory-%d", number);
+    snprintf(src->name, sizeof src->name, "capture");
+    src->node = part->node;
+    src->complete = true;
+    src->writers = 1;
+    src->process = src->writer = UINT64_MAX - (uint64_t)number;
+    src->emitted = part->emitted;
+    src->utc_offset_ns = part->utc && number != (int)r->sources ? r->source[0].utc_offset_ns : 0;
+    for (uint32_t i = 0; i < part->n; i++) {
+        copy[i] = part->event[i];
+        copy[i].ts_ns -= (uint64_t)src->utc_offset_ns;
+    }
+    l->stream[r->sources] =
+        (struct stream){.source = r->sources, .rest = copy, .rest_n = part->n, .owned = copy};
+    r->sources++;
+    return 0;
+}
+
+static int load_all(struct load *l, const char *const *dirs, int dirs_n, const struct trace_memory *part,
+                    int parts, struct err_ctx *ctx)
 {
     int rc = 0;
     struct stems *t = &l->stems;
@@ -359,6 +393,8 @@ static int load_all(struct load *l, const char *const *dirs, int dirs_n, struct 
         if (rc == 0)
             rc = (rows_are_in(t->stem[i]) ? load_rows : load_writer)(l, t->stem[i], ctx);
     }
+    for (int i = 0; rc == 0 && i < parts; i++)
+        rc = add_part(l, &part[i], i, ctx);
     if (rc == 0 && !l->r->sources && !l->r->problems)
         rc = err_set(ctx, ERR_NOTFOUND, "%s: no trace files (*.ctr, *.ring)", dirs_n ? dirs[0] : "no folder");
     if (rc == 0)
@@ -369,9 +405,15 @@ static int load_all(struct load *l, const char *const *dirs, int dirs_n, struct 
 
 int trace_run_load(struct trace_run *r, const char *const *dirs, int dirs_n, struct err_ctx *ctx)
 {
+    return trace_run_load_with(r, dirs, dirs_n, NULL, 0, ctx);
+}
+
+int trace_run_load_with(struct trace_run *r, const char *const *dirs, int dirs_n,
+                        const struct trace_memory *part, int parts, struct err_ctx *ctx)
+{
     memset(r, 0, sizeof *r);
     struct load l = {.r = r};
-    int rc = load_all(&l, dirs, dirs_n, ctx);
+    int rc = load_all(&l, dirs, dirs_n, part, parts, ctx);
     for (uint32_t i = 0; l.stream && i < r->sources; i++) {
         free(l.stream[i].path);
         free(l.stream[i].owned);

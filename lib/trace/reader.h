@@ -63,9 +63,16 @@ struct trace_memory {
     const struct trace_event *event;
     uint32_t n;
     uint64_t emitted;
+    const char *name; /* for people; NULL: "memory-<n>" */
+    bool utc;         /* times are since 1970: taken to the files' clock (trace_run_load_with) */
 };
 int trace_run_from_memory(struct trace_run *r, const struct trace_memory *part, int parts,
                           struct err_ctx *ctx);
+
+/* Folders and files, and parts from memory beside them: what captures say (wire/pcap/evidence.h). dirs_n may
+ * be 0. The parts stay the caller's and may go afterwards. */
+int trace_run_load_with(struct trace_run *r, const char *const *dirs, int dirs_n,
+                        const struct trace_memory *part, int parts, struct err_ctx *ctx);
 
 void trace_run_release(struct trace_run *r);
 

@@ -51,6 +51,10 @@ enum net {
 #define TRACE_FLAG_RST      0x08
 #define TRACE_FLAG_DURABLE  0x10 /* server receive: this server commits before it pushes */
 #define TRACE_FLAG_ONE_SEND 0x01 /* submit: legacy, this client sends an id at most once */
+#define TRACE_FLAG_UNSURE                                                                                    \
+    0x40 /* from a capture. receive: whether the app read it is not known; socket close:                     \
+          * `arg` ns earlier it certainly was open, in between nothing says */
+#define TRACE_FLAG_INFERRED 0x80 /* from a capture: follows from other packets, was not seen itself */
 #define TRACE_FLAG_OUTBOX   0x02 /* submit: this client keeps it until accepted or given up */
 
 /* Node numbers tell the writers of one run apart. */
@@ -101,7 +105,8 @@ int trace_writer_new(struct trace_writer **w, struct trace *t, struct err_ctx *c
 /* Virtual time for simulated worlds: from now on events without a time get this one. */
 void trace_set_virtual(struct trace_writer *w, uint64_t now_ns);
 
-/* Wait until the flusher has taken all that was emitted so far: for worlds whose time is faster than its own. */
+/* Wait until the flusher has taken all that was emitted so far: for worlds whose time is faster than its own.
+ */
 void trace_sync(struct trace *t);
 
 /* Hot path: no allocation, no lock, no system call. w may be NULL (tracing off). Sets ts_ns if 0, and node.

@@ -21,7 +21,7 @@
 #include "wire/ws.h"
 
 #define TAP_MESSAGE_MAX (4u << 20)
-#define TAP_TEXT_MAX    (64u << 20)
+#define TAP_TEXT_MAX    (16u << 20)
 #define TAP_HEAD_MAX    (64u << 10)
 
 enum tap_kind {
@@ -42,6 +42,7 @@ struct tap_message {
     size_t n;
     uint64_t bytes;     /* of the whole message, as far as known */
     uint64_t from, end; /* its place in the direction's stream: first header to behind the last byte */
+    uint64_t due;       /* where it would end, when its last frame is known but not all there; else end */
     uint64_t first_ns, ts_ns;
     uint32_t fragments;
     bool complete;   /* every byte was captured and read */

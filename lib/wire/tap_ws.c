@@ -161,6 +161,7 @@ static void end_message(struct tap_at *a, uint8_t *whole, size_t n, bool complet
                             .bytes = s->message_bytes,
                             .from = s->message_from,
                             .end = a->at,
+                            .due = a->at + (s->in_payload && !is_control(s->h.opcode) ? s->left : 0),
                             .first_ns = s->first_ns,
                             .fragments = s->fragments,
                             .complete = complete && !s->holed && !s->cut,
@@ -212,6 +213,7 @@ static void end_frame(struct tap_at *a, uint8_t *whole)
                             .bytes = s->frame_len,
                             .from = s->frame_from,
                             .end = a->at,
+                            .due = a->at,
                             .first_ns = a->ts_ns,
                             .fragments = 1,
                             .complete = whole || s->control_n == s->frame_len};

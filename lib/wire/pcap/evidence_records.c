@@ -1,0 +1,528 @@
+/* From what was collected to records, as the traces of phones, server and link would have them. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/clock.h"
+#include "wire/pcap/evidence_impl.h"
+
+#define PUSH_SPREAD_NS (50 * NS_PER_MS)
+#define PHONES_NODE    (TRACE_NODE_LOAD + 50)
+#define SERVER_NODE    (TRACE_NODE_SERVER + 50)
+#define LINK_NODE      (TRACE_NODE_LINK + 50)
+
+static struct trace_event *emit(struct evidence *e, enum trace_side side, struct trace_event ev)
+{
+    static const uint16_t node[TRACE_SIDES] = {
+        [TRACE_SIDE_SERVER] = SERVER_NODE, [TRACE_SIDE_LINK] = LINK_NODE, [TRACE_SIDE_LOAD] = PHONES_NODE};
+    struct trace_event *out = ev_add(e, &e->record[side], sizeof *out);
+    if (!out)
+        return NULL;
+    *out = ev;
+    out->node = node[side];
+    return out;
+}
+
+struct push { /* of a message to a user, as the server's end saw it */
+    struct id id;
+    uint64_t user, ts_ns;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    return memcmp(a, b, offsetof(struct push, ts_ns));
+}
+
+/* Connections of one end; with the server's end alone it speaks for the phones too. */
+struct sides {
+    bool phones, server;     /* points of this kind exist */
+    bool phones_from_server; /* what the phones had is told by their acknowledgements alone */
+    bool legacy;             /* nothing is ever accepted or acknowledged: sent once, pushed once */
+    struct map gone;         /* connection (client first) -> when the link first said that it had left */
+    struct push *push;       /* by id and user */
+    uint32_t pushes;
+};
+
+/* When the server pushed this message to the first of its recipients. */
+static uint64_t first_push(const struct sides *s, const struct id *id)
+{
+    uint32_t lo = 0, hi = s->pushes;
+    uint64_t first = UINT64_MAX;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (memcmp(&s->push[mid].id, id, sizeof *id) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    for (; lo < s->pushes && id_equal(&s->push[lo].id, id); lo++)
+        first = s->push[lo].ts_ns < first ? s->push[lo].ts_ns : first;
+    return first;
+}
+
+static bool speaks_for(const struct evidence *e, const struct sides *s, uint32_t conn, enum trace_side side)
+{
+    enum evidence_role role = ev_role(e, conn);
+    if (side == TRACE_SIDE_LOAD)
+        return role == EVIDENCE_PHONES || s->phones_from_server;
+    return role == EVIDENCE_SERVER;
+}
+
+static uint64_t user_of(const struct ev_conn *c)
+{
+    return c->user ? c->user : 1000000000ull + c->number; /* it never said who it is */
+}
+
+static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i, enum trace_side side)
+{
+    const struct ev_conn *c = ev_conn(e, i);
+    struct trace_event ev = {.ts_ns = c->open_ns,
+                             .user = user_of(c),
+                             .device = c->device,
+                             .conn = c->number,
+                             .hop = HOP_SOCKET_OPEN,
+                             .reason = c->net,
+                             .arg = c->start[side == TRACE_SIDE_SERVER]};
+    if (!c->websocket || !speaks_for(e, s, i, side))
+        return;
+    memcpy(&ev.id, &c->flow, sizeof c->flow);
+    if (!c->guess)
+        emit(e, side, ev);
+    if (!c->whole_end)
+        return;
+    ev = (struct trace_event){.ts_ns = side == TRACE_SIDE_LOAD ? c->close_ns : c->end_ns,
+                              .conn = c->number,
+                              .user = user_of(c),
+                              .hop = HOP_SOCKET_CLOSE,
+                              .reason = c->close_reason};
+    if (side == TRACE_SIDE_SERVER && ev.reason == REASON_CLOSED_BY_US)
+        ev.reason = REASON_CLOSED_BY_PEER;
+    if (side == TRACE_SIDE_LOAD && c->replaced) {
+        ev.flags = TRACE_FLAG_UNSURE;
+        ev.arg = c->close_ns > c->spoke_ns ? c->close_ns - c->spoke_ns : 0;
+    }
+    emit(e, side, ev);
+}
+
+/* The link says (chat-netem's captures do) that the phone had left the address of this connection when this
+ * packet came for it; 0: it says nothing. */
+static uint64_t gone_ns(const struct sides *s, const struct trace_flow *flow)
+{
+    const uint64_t *ns = map_get(&s->gone, flow);
+    return ns ? *ns : 0;
+}
+
+static void find_gone(const struct evidence *e, struct sides *s)
+{
+    for (uint32_t i = 0; i < e->packet.n; i++) {
+        const struct ev_packet *p = ev_packet(e, i);
+        struct trace_flow f =
+            p->dir ? (struct trace_flow){p->flow.dst, p->flow.src, p->flow.dport, p->flow.sport, 0}
+                   : (struct trace_flow){p->flow.src, p->flow.dst, p->flow.sport, p->flow.dport, 0};
+        bool fresh;
+        if (p->reason != REASON_DETACHED)
+            continue;
+        uint64_t *ns = map_put(&s->gone, &f, &fresh);
+        if (ns && (fresh || p->ts_ns < *ns))
+            *ns = p->ts_ns;
+    }
+}
+
+struct by_device {
+    uint64_t user, device, syn_ns;
+    uint32_t conn;
+};
+
+static int compare_devices(const void *a, const void *b)
+{
+    const struct by_device *x = a, *y = b;
+    if (x->user != y->user)
+        return x->user < y->user ? -1 : 1;
+    if (x->device != y->device)
+        return x->device < y->device ? -1 : 1;
+    return x->syn_ns < y->syn_ns ? -1 : x->syn_ns > y->syn_ns;
+}
+
+/* A device has one connection. One that it opened later says that it had left the one before, also where no
+ * FIN or RST came through: at some time between its last word there and the new SYN. */
+static int find_replaced(struct evidence *e, const struct sides *s, struct err_ctx *ctx)
+{
+    struct by_device *d = calloc((size_t)e->conn.n + 1, sizeof *d);
+    uint32_t n = 0;
+    if (!d)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    for (uint32_t i = 0; i < e->conn.n; i++) {
+        const struct ev_conn *c = ev_conn(e, i);
+        if (c->websocket && c->user && c->syn_ns && speaks_for(e, s, i, TRACE_SIDE_LOAD))
+            d[n++] = (struct by_device){c->user, c->device, c->syn_ns, i};
+    }
+    qsort(d, n, sizeof *d, compare_devices);
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        struct ev_conn *c = ev_conn(e, d[i].conn);
+        uint64_t next = d[i + 1].syn_ns;
+        if (d[i].user != d[i + 1].user || d[i].device != d[i + 1].device || (c->left_ns && c->left_ns < next))
+            continue;
+        c->replaced = c->whole_end = true;
+        c->close_ns = next;
+        c->close_reason = REASON_REPLACED;
+        uint64_t gone = gone_ns(s, &c->flow);
+        if (gone && gone < next) {
+            c->close_ns = gone;
+            c->close_reason = REASON_NETWORK_CHANGED;
+            c->spoke_ns = c->heard_ns; /* it left its address with its app still alive */
+        }
+    }
+    free(d);
+    return 0;
+}
+
+static int find_pushes(const struct evidence *e, struct sides *s, struct err_ctx *ctx)
+{
+    s->push = calloc((size_t)e->message.n + 1, sizeof *s->push);
+    if (!s->push)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        const struct ev_message *m = ev_message(e, i);
+        if (m->what == EV_MSG && speaks_for(e, s, m->conn, TRACE_SIDE_SERVER))
+            s->push[s->pushes++] = (struct push){m->id, user_of(ev_conn(e, m->conn)), m->ts_ns};
+    }
+    qsort(s->push, s->pushes, sizeof *s->push, by_id);
+    return 0;
+}
+
+/* What the phone's TCP took of this message, and whether its app may have read it. */
+static void received(struct evidence *e, const struct ev_message *m)
+{
+    const struct ev_conn *c = ev_conn(e, m->conn);
+    struct trace_event ev = {.ts_ns = m->ts_ns,
+                             .id = m->id,
+                             .chat = m->chat,
+                             .arg = m->seq,
+                             .user = user_of(c),
+                             .conn = c->number,
+                             .hop = HOP_CLIENT_RECEIVE};
+    bool left = (c->left_ns && m->ts_ns > c->left_ns) || (c->replaced && m->ts_ns > c->close_ns);
+    if (!m->complete || m->end > c->acked[1] || left)
+        return;
+    if ((c->reset_by_client || c->replaced) && m->ts_ns > c->spoke_ns) {
+        ev.flags = TRACE_FLAG_UNSURE;
+        emit(e, TRACE_SIDE_LOAD, ev);
+        return;
+    }
+    emit(e, TRACE_SIDE_LOAD, ev);
+    ev.hop = HOP_CLIENT_SURFACE;
+    ev.flags = TRACE_FLAG_INFERRED;
+    emit(e, TRACE_SIDE_LOAD, ev);
+}
+
+static void at_phone(struct evidence *e, const struct sides *s, const struct ev_message *m)
+{
+    const struct ev_conn *c = ev_conn(e, m->conn);
+    struct trace_event ev = {.id = m->id, .chat = m->chat, .user = user_of(c), .conn = c->number};
+    if (m->what == EV_MSG && m->dir == 1)
+        received(e, m);
+    if (s->phones_from_server)
+        return; /* what a phone tried to send is not seen from there */
+    if (m->what == EV_SEND && m->dir == 0) {
+        ev.ts_ns = m->first_ns;
+        ev.hop = HOP_CLIENT_SUBMIT;
+        ev.flags = s->legacy ? TRACE_FLAG_ONE_SEND : TRACE_FLAG_OUTBOX;
+        ev.conn = 0;
+        emit(e, TRACE_SIDE_LOAD, ev);
+        ev.hop = HOP_CLIENT_SEND;
+        ev.flags = 0;
+        ev.arg = m->end;
+        ev.attempt = 1;
+        ev.conn = c->number;
+        emit(e, TRACE_SIDE_LOAD, ev);
+    } else if (m->what == EV_ACCEPTED && m->dir == 1 && m->complete && m->end <= c->acked[1]) {
+        ev.ts_ns = m->ts_ns;
+        ev.hop = HOP_CLIENT_ACCEPTED;
+        ev.arg = m->seq;
+        emit(e, TRACE_SIDE_LOAD, ev);
+    }
+}
+
+static void at_server(struct evidence *e, const struct sides *s, const struct ev_message *m)
+{
+    const struct ev_conn *c = ev_conn(e, m->conn);
+    struct trace_event ev = {.ts_ns = m->ts_ns,
+                             .id = m->id,
+                             .chat = m->chat,
+                             .user = user_of(c),
+                             .conn = c->number,
+                             .arg = m->end};
+    if (m->what == EV_SEND && m->dir == 0 && m->complete && m->end <= c->acked[0]) {
+        ev.hop = HOP_SERVER_RECEIVE;
+        ev.flags = s->legacy ? 0 : TRACE_FLAG_DURABLE;
+    } else if (m->what == EV_MSG && m->dir == 1) {
+        /* a server that pushes once pushes to all at once: bytes that came out later waited in their stream
+         */
+        uint64_t first = s->legacy ? first_push(s, &m->id) : UINT64_MAX;
+        ev.hop = HOP_SERVER_PUSH;
+        if (first < UINT64_MAX && m->ts_ns > first + PUSH_SPREAD_NS) {
+            ev.ts_ns = first;
+            ev.flags = TRACE_FLAG_INFERRED;
+        }
+    } else if (m->what == EV_ACCEPTED && m->dir == 1) { /* durable by chat.v1 */
+        ev.arg = m->seq;
+        ev.hop = HOP_SERVER_COMMIT;
+        emit(e, TRACE_SIDE_SERVER, ev);
+        ev.hop = HOP_SERVER_ACCEPTED;
+    } else if (m->what == EV_REJECT && m->dir == 1) {
+        ev.hop = HOP_SERVER_REJECT;
+        ev.reason = m->reason;
+    } else {
+        return;
+    }
+    emit(e, TRACE_SIDE_SERVER, ev);
+}
+
+/* ---- chats: members, fan-out ---- */
+
+struct pair_key {
+    uint64_t chat, user;
+};
+
+struct members {
+    struct map known; /* pair_key -> 1 */
+    struct map count; /* chat -> members */
+    uint64_t first_ns;
+};
+
+static void add_member(struct evidence *e, struct members *k, uint64_t chat, uint64_t user, uint64_t ns,
+                       bool left)
+{
+    struct pair_key key = {chat, user};
+    bool fresh = false;
+    uint64_t *known = map_put(&k->known, &key, &fresh);
+    if (!known || !chat || (*known && !left) || (!*known && left)) {
+        e->no_memory |= !known;
+        return;
+    }
+    *known = !left;
+    uint64_t *n = map_put_u64(&k->count, chat, NULL);
+    if (n)
+        *n += left ? UINT64_MAX : 1;
+    emit(e, TRACE_SIDE_SERVER,
+         (struct trace_event){.ts_ns = ns,
+                              .chat = chat,
+                              .user = user,
+                              .hop = HOP_SERVER_MEMBER,
+                              .flags = left ? TRACE_FLAG_LEFT : 0});
+}
+
+static void find_members(struct evidence *e, struct members *k)
+{
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        const struct ev_message *m = ev_message(e, i);
+        if (m->what == EV_MEMBER)
+            add_member(e, k, m->chat, m->user, m->ts_ns, m->left);
+    }
+    for (uint32_t i = 0; i < e->message.n; i++) { /* those whom nobody named */
+        const struct ev_message *m = ev_message(e, i);
+        if (m->what == EV_SEND || m->what == EV_MSG)
+            add_member(e, k, m->chat, user_of(ev_conn(e, m->conn)), k->first_ns, false);
+    }
+}
+
+static bool was_pushed(const struct sides *s, const struct id *id, uint64_t user)
+{
+    struct push key = {*id, user, 0};
+    return s->pushes && bsearch(&key, s->push, s->pushes, sizeof key, by_id);
+}
+
+/* A server that pushes to whatever socket it knows wrote also to those whose stream was stuck just then: the
+ * bytes stayed in its own buffer and are in no capture. */
+static void stuck_pushes(struct evidence *e, const struct sides *s, const struct members *k,
+                         const struct ev_message *m)
+{
+    for (uint32_t i = 0; i < e->conn.n; i++) {
+        const struct ev_conn *c = ev_conn(e, i);
+        struct pair_key key = {m->chat, user_of(c)};
+        const uint64_t *known = NULL;
+        if (!c->stalled_ns || !c->websocket || !speaks_for(e, s, i, TRACE_SIDE_SERVER) ||
+            c->open_ns > m->ts_ns || c->end_ns < m->ts_ns || c->stalled_ns > m->ts_ns + NS_PER_S * 60)
+            continue;
+        known = map_get(&k->known, &key);
+        if (!known || !*known || key.user == user_of(ev_conn(e, m->conn)) || was_pushed(s, &m->id, key.user))
+            continue;
+        emit(e, TRACE_SIDE_SERVER,
+             (struct trace_event){.ts_ns = m->ts_ns + 1,
+                                  .id = m->id,
+                                  .chat = m->chat,
+                                  .user = key.user,
+                                  .conn = c->number,
+                                  .hop = HOP_SERVER_PUSH,
+                                  .flags = TRACE_FLAG_INFERRED,
+                                  .arg = c->captured_end[1] + 1});
+    }
+}
+
+static void fan_out(struct evidence *e, const struct sides *s, const struct members *k)
+{
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        const struct ev_message *m = ev_message(e, i);
+        const struct ev_conn *c = ev_conn(e, m->conn);
+        const uint64_t *members = map_get_u64(&k->count, m->chat);
+        if (m->what != EV_SEND || !m->complete || m->end > c->acked[0] || !members ||
+            !speaks_for(e, s, m->conn, TRACE_SIDE_SERVER))
+            continue;
+        emit(e, TRACE_SIDE_SERVER,
+             (struct trace_event){.ts_ns = m->ts_ns,
+                                  .id = m->id,
+                                  .chat = m->chat,
+                                  .user = user_of(c),
+                                  .arg = *members - 1,
+                                  .hop = HOP_SERVER_FANOUT,
+                                  .flags = s->legacy ? TRACE_FLAG_ONE_PUSH : 0});
+        if (s->legacy)
+            stuck_pushes(e, s, k, m);
+    }
+}
+
+/* ---- packets ---- */
+
+static void packets(struct evidence *e, bool both)
+{
+    for (uint32_t i = 0; i < e->packet.n; i++) {
+        const struct ev_packet *p = ev_packet(e, i);
+        bool sender = (ev_role(e, p->conn) == EVIDENCE_PHONES) == (p->dir == 0);
+        bool lost = sender && (p->lost || (both && !p->paired));
+        if (!ev_conn(e, p->conn)->websocket || (sender && !lost))
+            continue;
+        struct trace_event ev = {.ts_ns = p->ts_ns,
+                                 .user = p->dir ? p->flow.dst : p->flow.src,
+                                 .arg = p->len,
+                                 .hop = lost ? HOP_LINK_DROP : HOP_LINK_DELIVER,
+                                 .reason = lost ? p->reason : 0,
+                                 .flags = p->flags};
+        memcpy(&ev.id, &p->flow, sizeof p->flow);
+        emit(e, TRACE_SIDE_LINK, ev);
+    }
+}
+
+/* ---- lanes ---- */
+
+static int by_time(const void *a, const void *b)
+{
+    const struct trace_event *x = a, *y = b;
+    if (x->ts_ns != y->ts_ns)
+        return x->ts_ns < y->ts_ns ? -1 : 1;
+    int open = (x->hop == HOP_SOCKET_OPEN) - (y->hop == HOP_SOCKET_OPEN);
+    int close = (x->hop == HOP_SOCKET_CLOSE) - (y->hop == HOP_SOCKET_CLOSE);
+    return open ? -open : close ? close : x->hop < y->hop ? -1 : x->hop > y->hop;
+}
+
+/* Numbers within each connection. Its close comes last, whatever its time was; its opening first. */
+static int number_lanes(struct evidence *e, enum trace_side side, struct err_ctx *ctx)
+{
+    struct trace_event *ev = e->record[side].p;
+    uint32_t n = e->record[side].n;
+    uint16_t *next = calloc((size_t)e->conn.n + 1, sizeof *next);
+    uint64_t *last = calloc((size_t)e->conn.n + 1, sizeof *last);
+    if (!next || !last) {
+        free(next);
+        free(last);
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (ev[i].conn && ev[i].hop != HOP_SOCKET_CLOSE && ev[i].ts_ns > last[ev[i].conn])
+            last[ev[i].conn] = ev[i].ts_ns;
+    for (uint32_t i = 0; i < n; i++)
+        if (ev[i].conn && ev[i].hop == HOP_SOCKET_CLOSE && ev[i].ts_ns < last[ev[i].conn])
+            ev[i].ts_ns = last[ev[i].conn];
+    if (n)
+        qsort(ev, n, sizeof *ev, by_time);
+    for (uint32_t i = 0; i < n; i++)
+        if (ev[i].conn)
+            ev[i].lane_seq = next[ev[i].conn]++;
+    free(next);
+    free(last);
+    return 0;
+}
+
+static struct sides look(const struct evidence *e)
+{
+    struct sides s = {0};
+    bool sends = false, answers = false;
+    for (uint32_t i = 0; i < e->points; i++) {
+        s.phones |= e->point[i].role == EVIDENCE_PHONES;
+        s.server |= e->point[i].role == EVIDENCE_SERVER;
+    }
+    s.phones_from_server = !s.phones;
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        sends |= ev_message(e, i)->what == EV_SEND;
+        answers |= ev_message(e, i)->what == EV_ACCEPTED;
+    }
+    s.legacy = sends && !answers;
+    return s;
+}
+
+static uint64_t missed_of(const struct evidence *e, enum evidence_role role)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < e->points; i++)
+        if (role == EVIDENCE_UNKNOWN || e->point[i].role == role)
+            n += e->point[i].missed;
+    return n;
+}
+
+static void add_part(struct evidence *e, enum trace_side side, uint64_t missing)
+{
+    static const char *const names[TRACE_SIDES] = {
+        [TRACE_SIDE_SERVER] = "server", [TRACE_SIDE_LINK] = "link", [TRACE_SIDE_LOAD] = "phones"};
+    struct ev_list *l = &e->record[side];
+    if (!l->n)
+        return;
+    snprintf(e->names[side], sizeof e->names[side], "%s, as captures show it", names[side]);
+    e->part[e->parts++] = (struct trace_memory){.node = ((struct trace_event *)l->p)->node,
+                                                .event = l->p,
+                                                .n = l->n,
+                                                .emitted = l->n + missing,
+                                                .name = e->names[side],
+                                                .utc = true};
+}
+
+int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx *ctx)
+{
+    struct sides s = look(e);
+    struct members k = {.first_ns = UINT64_MAX};
+    int rc = 0;
+    map_init(&s.gone, sizeof(struct trace_flow), 8, UINT32_MAX, 4);
+    find_gone(e, &s);
+    map_init(&k.known, sizeof(struct pair_key), 8, UINT32_MAX, 5);
+    map_init(&k.count, 8, 8, UINT32_MAX, 6);
+    for (uint32_t i = 0; i < e->points; i++)
+        if (e->point[i].first_ns && e->point[i].first_ns < k.first_ns)
+            k.first_ns = e->point[i].first_ns;
+    rc = find_replaced(e, &s, ctx);
+    rc = rc ? rc : find_pushes(e, &s, ctx);
+    for (int side = 0; rc == 0 && side < TRACE_SIDES; side++) {
+        if ((side != TRACE_SIDE_LOAD && side != TRACE_SIDE_SERVER) || !want[side] ||
+            (side == TRACE_SIDE_SERVER && !s.server))
+            continue;
+        for (uint32_t i = 0; i < e->conn.n; i++)
+            open_and_close(e, &s, i, (enum trace_side)side);
+        for (uint32_t i = 0; i < e->message.n; i++)
+            if (speaks_for(e, &s, ev_message(e, i)->conn, (enum trace_side)side))
+                (side == TRACE_SIDE_LOAD ? at_phone : at_server)(e, &s, ev_message(e, i));
+    }
+    if (rc == 0 && want[TRACE_SIDE_SERVER] && s.server) {
+        find_members(e, &k);
+        fan_out(e, &s, &k);
+    }
+    if (want[TRACE_SIDE_LINK] && (s.phones || s.server))
+        packets(e, s.phones && s.server);
+    for (int side = 0; rc == 0 && side < TRACE_SIDES; side++)
+        rc = number_lanes(e, (enum trace_side)side, ctx);
+    free(s.push);
+    map_release(&s.gone);
+    map_release(&k.known);
+    map_release(&k.count);
+    if (rc < 0)
+        return rc;
+    add_part(e, TRACE_SIDE_SERVER, missed_of(e, EVIDENCE_SERVER));
+    add_part(e, TRACE_SIDE_LINK, missed_of(e, EVIDENCE_UNKNOWN) + !(s.phones && s.server));
+    add_part(e, TRACE_SIDE_LOAD, missed_of(e, EVIDENCE_PHONES) + s.phones_from_server);
+    return 0;
+}
