@@ -721,7 +721,8 @@ void accept_committed(struct accept *a, struct commit_job *job)
         struct chat *c = registry_chat(a->registry, p->e.chat);
         c->durable = p->e.seq;
         c->epoch_durable = p->e.epoch;
-        c->barrier = false;
+        if (p->e.op != ENTRY_MESSAGE) /* a message says nothing about a barrier that the next batch has set */
+            c->barrier = false;
         a->counters->entries++;
         struct known *k = p->known;
         if (k) {

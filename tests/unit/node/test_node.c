@@ -337,6 +337,25 @@ static void test_removed_member_is_sent_nothing_from_the_next_seq_on(void **stat
     world_free(w);
 }
 
+/* The removal flies in the batch that was sealed when the one before it came back. */
+static void test_who_is_being_removed_gets_nothing_into_the_batch_after_it(void **state)
+{
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    char id[ID_TEXT + 1];
+    (void)state;
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL);
+    world_chat(w, a);
+    peer_send(w, b, world_id(w, id), 17, "before");
+    peer_say(w, a, "{\"t\":\"remove\",\"chat\":\"17\",\"user\":\"8\"}");
+    assert_true(world_run_commit(w)); /* "before" is applied, the removal flies */
+    peer_send(w, b, world_id(w, id), 17, "too late");
+    world_settle(w);
+    assert_int_equal(peer_count(b, "accepted"), 1);
+    assert_string_equal(text_of(peer_take(b, "error"), "code"), "not_member");
+    assert_int_equal(peer_count(a, "msg"), 2); /* "before", and the removal */
+    world_free(w);
+}
+
 static void test_join_needs_an_invitation_and_starts_at_its_own_entry(void **state)
 {
     (void)state;
@@ -623,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_missing_ack_closes_the_connection_and_resume_redelivers),
         cmocka_unit_test(test_silent_connection_is_closed_after_the_idle_timeout),
         cmocka_unit_test(test_removed_member_is_sent_nothing_from_the_next_seq_on),
+        cmocka_unit_test(test_who_is_being_removed_gets_nothing_into_the_batch_after_it),
         cmocka_unit_test(test_join_needs_an_invitation_and_starts_at_its_own_entry),
         cmocka_unit_test(test_create_again_is_done_for_its_creator_and_refused_for_others),
         cmocka_unit_test(test_restored_store_goes_on_in_a_new_epoch_above_a_gap),
