@@ -83,9 +83,9 @@ test-build: build $(UNIT) $(FUZZ) $(HELPERS)
 # The whole quick suite; sets everything up by itself and ends with "N passed, N failed, N skipped".
 test: deps
 	@$(MAKE) --no-print-directory test-build
-	@B=$(B) tests/run.sh unit fuzz e2e
+	@B=$(B) tests/run.sh unit sim fuzz e2e
 test-unit: test-build
-	@B=$(B) tests/run.sh unit fuzz
+	@B=$(B) tests/run.sh unit sim fuzz
 test-e2e: test-build
 	@B=$(B) tests/run.sh e2e
 

@@ -34,6 +34,7 @@ struct explore {
     int pipe[JOBS_MAX];
     pid_t pid[JOBS_MAX];
     /* sums */
+    uint64_t hash; /* of all runs, whatever their order */
     uint64_t began_ns, progress_ns, seeds, twice, virtual_ns, events, messages, shown, starts;
     struct outcome failed;
     bool any_failed, line;
@@ -119,6 +120,7 @@ static void take(struct explore *x, const struct outcome *o)
 {
     x->seeds++;
     x->twice += o->twice;
+    x->hash += o->r.hash * (2 * o->seed + 1);
     x->virtual_ns += o->r.virtual_ns;
     x->events += o->r.events;
     x->messages += o->r.messages;
@@ -280,9 +282,10 @@ static void sum_up(const struct explore *x, int status)
     if (opt_json(x->set)) {
         printf("{\"seeds\":%" PRIu64 ",\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"twice\":%" PRIu64
                ",\"seconds\":%.3f,\"virtual_s\":%.3f,\"events\":%" PRIu64 ",\"messages\":%" PRIu64
-               ",\"shown\":%" PRIu64 ",\"server_starts\":%" PRIu64 ",\"failed\":%s",
+               ",\"shown\":%" PRIu64 ",\"server_starts\":%" PRIu64 ",\"hash\":\"%016" PRIx64
+               "\",\"failed\":%s",
                x->seeds, x->first, x->last, x->twice, took, virtually, x->events, x->messages, x->shown,
-               x->starts, status == STATUS_FAIL ? "true" : "false");
+               x->starts, x->hash, status == STATUS_FAIL ? "true" : "false");
         if (x->any_failed)
             printf(",\"seed\":%" PRIu64 ",\"what\":\"%s\"", x->failed.seed,
                    x->failed.differs ? "two_runs_differ" : x->failed.r.what);
@@ -291,9 +294,9 @@ static void sum_up(const struct explore *x, int status)
     }
     printf("%" PRIu64 " seeds (%" PRIu64 "..%" PRIu64 "), %.2f h of virtual time in %.1f s (x %.0f), %" PRIu64
            " events, %" PRIu64 " messages shown %" PRIu64 " times, %" PRIu64 " server starts; %" PRIu64
-           " seeds run twice%s\n",
+           " seeds run twice, event hash %016" PRIx64 "%s\n",
            x->seeds, x->first, x->last, virtually / 3600, took, took > 0 ? virtually / took : 0, x->events,
-           x->messages, x->shown, x->starts, x->twice, status == STATUS_PASS ? ": all well" : "");
+           x->messages, x->shown, x->starts, x->twice, x->hash, status == STATUS_PASS ? ": all well" : "");
 }
 
 int tool_explore(const struct opt_set *set, struct err_ctx *ctx)

@@ -249,6 +249,12 @@ static struct live_top *top_of(struct live_chat *c, uint64_t epoch)
     return NULL;
 }
 
+bool live_given_out(struct live_chat *c, uint64_t epoch, uint64_t seq)
+{
+    const struct live_top *top = top_of(c, epoch);
+    return top && seq <= top->seq;
+}
+
 static void check_seq(struct live *l, struct live_chat *c, const struct entry *e)
 {
     struct live_top *top = top_of(c, e->epoch);

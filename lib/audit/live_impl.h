@@ -89,6 +89,8 @@ void live_member_row(struct live *l, const struct member_row *m);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);
 void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e);
+/* Was this place filled before, in a store that may have been put back since? */
+bool live_given_out(struct live_chat *c, uint64_t epoch, uint64_t seq);
 /* Room for one more in an array that grows. */
 void live_grow(void **at, uint32_t n, uint32_t *cap, size_t size);
 

@@ -50,13 +50,16 @@ static struct live_entry *known_before(const struct live_chat *c, uint64_t seq)
     return lo < c->old_n && c->old[lo].seq == seq ? &c->old[lo] : NULL;
 }
 
-/* One restore took it, a later one brings it back to its place. */
+/* One restore took it, a later one brings it back to where it stood once. */
 static bool comes_back(struct live *l, struct live_chat *c, const struct entry *e)
 {
     struct live_message *m = live_message(l, &e->id);
-    if (!m || !(m->flags & MESSAGE_LOST) || m->epoch != e->epoch || m->seq != e->seq)
+    bool taken = m && (m->flags & MESSAGE_WAS_LOST || (l->may_lose && m->flags & MESSAGE_STORED));
+    if (!taken || !live_given_out(c, e->epoch, e->seq))
         return false;
-    m->flags = (uint8_t)((m->flags | MESSAGE_STORED) & ~MESSAGE_LOST);
+    m->flags = (uint8_t)((m->flags | MESSAGE_STORED | MESSAGE_WAS_LOST) & ~MESSAGE_LOST);
+    m->epoch = e->epoch;
+    m->seq = e->seq;
     live_append_quietly(l, c,
                         &(struct live_entry){.epoch = e->epoch,
                                              .seq = e->seq,

@@ -235,9 +235,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                       .arg = s->queued_bytes,
                                       .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
                                       .reason = REASON_SLOW});
-            if (MUTANT(SLOW_ONE_FORGOTTEN))
-                sub->pushed = e->seq;
-            else if (!one_push)
+            if (!one_push)
                 session_behind_push(d->registry, s, sub);
             continue;
         }

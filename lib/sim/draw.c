@@ -1,6 +1,5 @@
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,14 +32,12 @@ static uint64_t ms(struct draw *d, uint64_t lo, uint64_t hi)
 
 /* ---- links ---- */
 
-static void add(char *at, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void add(char *at, size_t size, const char *fmt, ...)
+/* Append words and a number. One draw a statement: the order of a call's arguments is the compiler's. */
+static void number(struct draw *d, char *at, size_t size, const char *before, uint64_t lo, uint64_t hi,
+                   const char *after)
 {
     size_t n = strlen(at);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(at + n, size - n, fmt, ap);
-    va_end(ap);
+    snprintf(at + n, size - n, "%s%" PRIu64 "%s", before, between(d, lo, hi), after);
 }
 
 static void draw_profile(struct draw *d, char *out, size_t size)
@@ -50,25 +47,31 @@ static void draw_profile(struct draw *d, char *out, size_t size)
         snprintf(out, size, "%s", named[between(d, 0, 1)]);
         return;
     }
-    snprintf(out, size, "delay=%" PRIu64 "ms", between(d, 1, 300));
+    number(d, out, size, "delay=", 1, 300, "ms");
     if (coin(d, 50))
-        add(out, size, ",jitter=%" PRIu64 "us", between(d, 1, 900));
-    if (coin(d, 60))
-        add(out, size, ",loss=%" PRIu64 ".%" PRIu64 "%%,burst=%" PRIu64, between(d, 0, 19), between(d, 1, 9),
-            between(d, 2, 8));
-    if (coin(d, 40))
-        add(out, size, ",rate=%" PRIu64 "kbit,queue=%" PRIu64 "kB", between(d, 64, 20000),
-            between(d, 4, 300));
-    if (coin(d, 30))
-        add(out, size, ",blackout_every=%" PRIu64 "s,blackout_for=%" PRIu64 "ms", between(d, 5, 40),
-            between(d, 200, 9000));
-    if (coin(d, 30))
-        add(out, size, ",handover_every=%" PRIu64 "s,handover_for=%" PRIu64 "ms", between(d, 5, 40),
-            between(d, 100, 4000));
+        number(d, out, size, ",jitter=", 1, 900, "us");
+    if (coin(d, 60)) {
+        number(d, out, size, ",loss=", 0, 19, ".");
+        number(d, out, size, "", 1, 9, "%");
+        number(d, out, size, ",burst=", 2, 8, "");
+    }
+    if (coin(d, 40)) {
+        number(d, out, size, ",rate=", 64, 20000, "kbit");
+        number(d, out, size, ",queue=", 4, 300, "kB");
+    }
+    if (coin(d, 30)) {
+        number(d, out, size, ",blackout_every=", 5, 40, "s");
+        number(d, out, size, ",blackout_for=", 200, 9000, "ms");
+    }
+    bool hands_over = coin(d, 30);
+    if (hands_over) {
+        number(d, out, size, ",handover_every=", 5, 40, "s");
+        number(d, out, size, ",handover_for=", 100, 4000, "ms");
+    }
     if (coin(d, 50)) {
-        add(out, size, ",nat_idle=%" PRIu64 "s", between(d, 5, 300));
-        if (strstr(out, "handover_every"))
-            add(out, size, ",handover_loses=%" PRIu64 "%%", between(d, 10, 100));
+        number(d, out, size, ",nat_idle=", 5, 300, "s");
+        if (hands_over)
+            number(d, out, size, ",handover_loses=", 10, 100, "%");
     }
 }
 
@@ -178,8 +181,9 @@ static void draw_values(struct draw *d, struct scenario_fault *f)
         break;
     case FAULT_LINK:
         f->duration = ms(d, 500, 12000);
-        snprintf(f->set, sizeof f->set, "loss=%" PRIu64 "%%,burst=%" PRIu64 ",delay=%" PRIu64 "ms",
-                 between(d, 1, 60), between(d, 3, 8), between(d, 20, 2000));
+        number(d, f->set, sizeof f->set, "loss=", 1, 60, "%");
+        number(d, f->set, sizeof f->set, ",burst=", 3, 8, "");
+        number(d, f->set, sizeof f->set, ",delay=", 20, 2000, "ms");
         break;
     case FAULT_DISK_FULL:
         f->duration = ms(d, 100, 8000);
@@ -187,8 +191,8 @@ static void draw_values(struct draw *d, struct scenario_fault *f)
     case FAULT_CLOCK_JUMP:
         /* tokens are good for a server whose clock is less than a minute off (crypto/keys.h), all jumps
          * together */
-        f->by = (int64_t)ms(d, 1, strcmp(f->target, "server") ? 60000 : 59000 / FAULTS_MAX) *
-                (coin(d, 50) ? 1 : -1);
+        f->by = (int64_t)ms(d, 1, strcmp(f->target, "server") ? 60000 : 59000 / FAULTS_MAX);
+        f->by = coin(d, 50) ? f->by : -f->by;
         break;
     case FAULT_REMOVE_MEMBER:
         f->duration = coin(d, 70) ? ms(d, 100, 8000) : 0;
@@ -208,9 +212,9 @@ static void draw_faults(struct draw *d)
             on[kinds++] = (enum fault_do)k;
     for (uint32_t i = 0; i < wanted && kinds; i++) {
         struct scenario_fault *f = &s->faults[s->faults_n];
-        *f = (struct scenario_fault){.what = on[between(d, 0, kinds - 1)],
-                                     .at = ms(d, 0, s->duration / NS_PER_MS - 1),
-                                     .signal = SIGKILL};
+        *f = (struct scenario_fault){.signal = SIGKILL};
+        f->what = on[between(d, 0, kinds - 1)];
+        f->at = ms(d, 0, s->duration / NS_PER_MS - 1);
         snprintf(f->name, sizeof f->name, "%s-%" PRIu32, fault_name(f->what), i);
         if (!target(d, f))
             continue;
@@ -224,10 +228,11 @@ static void draw_server(struct draw *d)
     struct scenario *s = d->s;
     snprintf(s->server_delivery, sizeof s->server_delivery, "reliable");
     if (coin(d, 30))
-        add(s->server_args, sizeof s->server_args, "--backlog %" PRIu64, between(d, 2, 60));
+        number(d, s->server_args, sizeof s->server_args, " --backlog ", 2, 60, "");
     if (coin(d, 30))
-        add(s->server_args, sizeof s->server_args, "%s--queue %" PRIu64 "kB", s->server_args[0] ? " " : "",
-            between(d, 2, 64));
+        number(d, s->server_args, sizeof s->server_args, " --disk ", 2, 400, "ms");
+    if (coin(d, 30))
+        number(d, s->server_args, sizeof s->server_args, " --queue ", 2, 64, "kB");
 }
 
 void sim_draw(struct scenario *s, uint64_t seed)

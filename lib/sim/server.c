@@ -13,7 +13,7 @@
 #define CLOSE_NS    (5 * NS_PER_S)
 #define OBJECTS_MAX 50u /* of one frame, and 64 KiB (transport/ws_server.h) */
 #define FRAME_MAX   65536u
-#define SWEEP_MARKS 60
+#define DISK_NS     NS_PER_MS /* mean time of a commit with its fsync, on an SSD */
 
 static void flush_dirty(struct sim *s);
 
@@ -81,8 +81,8 @@ static void carry_out(void *arg, const struct effect *e)
         break;
     case EFFECT_COMMIT:
         s->server.flying = e->commit;
-        sim_plan(s, s->now_ns + 300 * NS_PER_US + rng_exp(&s->rng, 700 * NS_PER_US), SIM_COMMIT, e->commit,
-                 s->server.incarnation);
+        sim_plan(s, s->now_ns + s->server.disk_ns / 3 + rng_exp(&s->rng, s->server.disk_ns * 2 / 3),
+                 SIM_COMMIT, e->commit, s->server.incarnation);
         break;
     case EFFECT_READ:
         plan_read(s, e->read);
@@ -323,13 +323,21 @@ static void die(struct sim *s)
     kv_mem_crash_some(s->server.kv, rng_u64(&s->rng));
 }
 
+/* The next write or the one after it fails, with its rows on the disk or not. */
+static void fail_a_write(struct sim *s)
+{
+    uint64_t after = rng_below(&s->rng, 2);
+    bool applied = rng_hit(&s->rng, RNG_SHARE(500000));
+    kv_mem_fail(s->server.kv, after, ERR_IO, applied);
+}
+
 static void commit_done(struct sim *s, struct commit_job *job)
 {
     struct sim_server *v = &s->server;
     v->flying = NULL;
     v->armed |= v->sync_fails;
     if (v->sync_fails)
-        kv_mem_fail(v->kv, rng_below(&s->rng, 2), ERR_IO, rng_hit(&s->rng, RNG_SHARE(500000)));
+        fail_a_write(s);
     else if (s->now_ns < v->full_until_ns)
         kv_mem_fail(v->kv, 0, ERR_FULL, false);
     job_run_commit(v->store, job);
@@ -424,6 +432,8 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             v->limits.backlog_max = n;
         else if (strcmp(w, "--queue") == 0 && !(rc = rc ? rc : units_size(&n, value, ctx)))
             v->limits.queue_bytes = (uint32_t)n;
+        else if (strcmp(w, "--disk") == 0)
+            rc = rc ? rc : units_duration(&v->disk_ns, value, ctx);
         else if (strcmp(w, "--rate") == 0)
             v->limits.rate_per_s = (uint32_t)n;
         else if (strcmp(w, "--burst") == 0)
@@ -434,7 +444,7 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
                 "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
-                "--queue SIZE, --rate N and --burst N",
+                "--queue SIZE, --rate N, --burst N and, for the time of an fsync, --disk TIME",
                 s->s->path, w);
     }
     return 0;
@@ -461,6 +471,7 @@ int server_init(struct sim *s, struct err_ctx *ctx)
 {
     struct sim_server *v = &s->server;
     v->limits = node_limits_default();
+    v->disk_ns = DISK_NS;
     int rc = delivery_parse(&v->features, s->s->server_delivery, ctx);
     rc = rc ? rc : take_args(s, ctx);
     rc = rc ? rc : make_keys_dir(s, ctx);
@@ -613,7 +624,7 @@ void server_power_cut(struct sim *s, uint64_t again_ns)
 {
     struct sim_server *v = &s->server;
     if (v->up && v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
-        kv_mem_fail(v->kv, rng_below(&s->rng, 2), ERR_IO, rng_hit(&s->rng, RNG_SHARE(500000)));
+        fail_a_write(s);
     if (v->up)
         process_ends(s, true);
     kv_mem_crash_some(v->kv, rng_u64(&s->rng));

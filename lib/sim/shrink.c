@@ -21,8 +21,9 @@ static bool keeps(struct shrink *k)
     if (k->rc || k->runs >= k->runs_max || !memcmp(k->best, k->next, sizeof *k->best))
         return false;
     k->runs++;
-    k->rc = sim_trial(k->next, k->interrupted, &r, NULL, k->ctx);
-    if (k->rc || !r.failed || strcmp(r.what, k->last->what) != 0)
+    int rc = sim_trial(k->next, k->interrupted, &r, NULL, k->ctx);
+    k->rc = rc == ERR_INTERRUPTED || rc == ERR_NOMEM ? rc : 0; /* else: no scenario at all */
+    if (rc || !r.failed || strcmp(r.what, k->last->what) != 0)
         return false;
     *k->best = *k->next;
     *k->last = r;
@@ -113,7 +114,8 @@ static bool plainer_people(struct shrink *k)
         any |= keeps(k);
         candidate(k)->load[i].chat_size = 2;
         any |= keeps(k);
-        candidate(k)->load[i].body_max = 1;
+        p = &candidate(k)->load[i];
+        p->body_min = p->body_max = 1;
         any |= keeps(k);
         p = &candidate(k)->load[i];
         p->rate_per_1000s = p->rate_per_1000s > 400 ? p->rate_per_1000s / 2 : p->rate_per_1000s;

@@ -110,7 +110,7 @@ struct sim_server {
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
     bool armed;        /* the disk was told to fail */
     bool sync_fails;   /* the next write */
-    uint64_t full_until_ns;
+    uint64_t full_until_ns, disk_ns;
     char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
     unsigned features;

@@ -98,7 +98,7 @@ static bool settled(struct sim *s)
 static int drain(struct world *w, struct err_ctx *ctx)
 {
     struct sim *s = (struct sim *)w;
-    bool blind = ledger_is_blind(s);
+    bool blind = s->config.demand || ledger_is_blind(s);
     tell(s, "drain");
     note(s, HOP_RUN_PHASE, PHASE_DRAIN);
     if (sim_failed(s))

@@ -17,6 +17,7 @@ struct node {
 
 struct list {
     struct node *head[LEVELS];
+    int top; /* levels in use */
 };
 
 enum op_type { OP_PUT, OP_MERGE, OP_DEL };
@@ -80,7 +81,9 @@ static int compare(const struct node *n, struct kv_bytes key)
 static struct node *seek(struct list *l, struct kv_bytes key, struct node ***before)
 {
     struct node **links = l->head, *n = NULL;
-    for (int i = LEVELS - 1; i >= 0; i--) {
+    for (int i = LEVELS - 1; before && i >= l->top; i--)
+        before[i] = links;
+    for (int i = l->top - 1; i >= 0; i--) {
         while ((n = links[i]) && compare(n, key) < 0)
             links = n->next;
         if (before)
@@ -93,7 +96,7 @@ static struct node *seek(struct list *l, struct kv_bytes key, struct node ***bef
 static struct node *seek_below(struct list *l, struct kv_bytes key)
 {
     struct node **links = l->head, *n, *found = NULL;
-    for (int i = LEVELS - 1; i >= 0; i--)
+    for (int i = l->top - 1; i >= 0; i--)
         while ((n = links[i]) && (key.n == 0 || compare(n, key) < 0)) {
             links = n->next;
             found = n;
@@ -174,6 +177,7 @@ static int list_put(struct kv_mem *m, struct list *l, struct kv_bytes key, struc
             return ERR_NOMEM;
         }
         n->levels = levels;
+        l->top = levels > l->top ? levels : l->top;
         n->key_n = (uint8_t)key.n;
         memcpy(node_key(n), key.p, key.n);
         for (int i = 0; i < levels; i++) {

@@ -1,0 +1,376 @@
+/* Each thing that the running checker may find, told as the shortest story that has it; and none in the story
+ * without it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "audit/live.h"
+#include "store/store.h"
+
+#define CHAT  17u
+#define EPOCH 5u
+
+struct story {
+    struct live *live;
+    struct kv *kv;
+    struct store *store;
+};
+
+static struct id id_of(uint8_t n)
+{
+    struct id id = {{0x01, 0x9a, 0xb6, 0xa7, 0x2b, n, 0x70, n}};
+    id.b[8] = 0x80;
+    id.b[15] = n;
+    return id;
+}
+
+static struct entry entry(uint64_t seq, uint8_t n, uint64_t sender)
+{
+    struct entry e = {.chat = CHAT,
+                      .epoch = EPOCH,
+                      .seq = seq,
+                      .sender = sender,
+                      .ts_us = 1000 + seq,
+                      .id = id_of(n),
+                      .op = ENTRY_MESSAGE,
+                      .kind = "text",
+                      .kind_len = 4,
+                      .body = "x",
+                      .body_len = 1};
+    entry_content_hash(e.content, e.kind, e.kind_len, e.body, e.body_len);
+    return e;
+}
+
+static void commit(struct story *t, struct entry *e, const struct member_row *rows, size_t n)
+{
+    struct store_batch b = {
+        .entries = e, .entries_n = 1, .members = (struct member_row *)rows, .members_n = n};
+    assert_int_equal(store_commit(t->store, &b, NULL), 0);
+    live_committed(t->live, &b);
+}
+
+static void open_store(struct story *t)
+{
+    struct store_config c = {.now_us = 1, .random = EPOCH};
+    assert_int_equal(store_open_on(&t->store, t->kv, &c, NULL), 0);
+}
+
+/* Users 7 and 8 in a chat that 7 made. */
+static struct story *begin(void)
+{
+    struct story *t = calloc(1, sizeof *t);
+    const struct live_promises all = {true, true, true};
+    const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
+    t->live = live_new(&all);
+    assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
+    open_store(t);
+    live_device(t->live, 7, 1, true);
+    live_device(t->live, 8, 1, true);
+    struct entry e = entry(0, 1, 7);
+    e.op = ENTRY_CREATE;
+    commit(t, &e, rows, 2);
+    return t;
+}
+
+static void finds(struct story *t, enum live_kind kind)
+{
+    const struct live_violation *v = live_violation(t->live);
+    assert_non_null(v);
+    assert_string_equal(live_kind_name(v->kind), live_kind_name(kind));
+    assert_true(v->text[0] != 0);
+}
+
+static void end(struct story *t)
+{
+    live_free(t->live);
+    store_drop(t->store);
+    t->kv->ops->close(t->kv);
+    free(t);
+}
+
+/* 7 says message n, which becomes seq; the server's part of it. */
+static void said(struct story *t, uint8_t n, uint64_t seq)
+{
+    struct id id = id_of(n);
+    struct entry e = entry(seq, n, 7);
+    live_submitted(t->live, 7, CHAT, &id, true);
+    commit(t, &e, NULL, 0);
+    live_acknowledged(t->live, 7, CHAT, &id);
+    live_accepted(t->live, 7, CHAT, EPOCH, seq, &id);
+    live_pushed(t->live, 8, CHAT, seq, &id);
+}
+
+static void shown(struct story *t, uint8_t n, uint64_t seq)
+{
+    struct id id = id_of(n);
+    live_shown(t->live, 8, 1, CHAT, EPOCH, seq, 7, &id);
+}
+
+static void test_a_good_run_is_good(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    for (uint8_t n = 2; n < 20; n++) {
+        said(t, n, n - 1u);
+        assert_false(live_converged(t->live));
+        shown(t, n, n - 1u);
+    }
+    assert_true(live_converged(t->live));
+    live_finish(t->live);
+    store_drop(t->store);
+    open_store(t);
+    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    assert_null(live_violation(t->live));
+    end(t);
+}
+
+static void test_pushed_before_it_is_durable(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    struct id id = id_of(2);
+    live_submitted(t->live, 7, CHAT, &id, true);
+    live_pushed(t->live, 8, CHAT, 1, &id);
+    finds(t, LIVE_NOT_DURABLE);
+    end(t);
+}
+
+static void test_acknowledged_before_it_is_durable(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    struct id id = id_of(2);
+    live_submitted(t->live, 7, CHAT, &id, true);
+    live_acknowledged(t->live, 7, CHAT, &id);
+    finds(t, LIVE_NOT_DURABLE);
+    end(t);
+}
+
+static void test_gone_after_a_restart_unless_it_was_restored(void **state)
+{
+    (void)state;
+    for (int restored = 0; restored < 2; restored++) {
+        struct story *t = begin();
+        struct kv *image;
+        assert_int_equal(kv_mem_copy(&image, t->kv, NULL), 0);
+        said(t, 2, 1);
+        store_drop(t->store);
+        t->kv->ops->close(t->kv);
+        t->kv = image;
+        open_store(t);
+        if (restored)
+            live_restored(t->live);
+        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        if (restored)
+            assert_null(live_violation(t->live));
+        else
+            finds(t, LIVE_NOT_DURABLE);
+        end(t);
+    }
+}
+
+static bool keep_key(void *arg, struct kv_bytes key, struct kv_bytes val)
+{
+    struct kv_bytes *last = arg;
+    (void)val;
+    memcpy((void *)last->p, key.p, key.n);
+    last->n = key.n;
+    return true;
+}
+
+/* The last row of the family of ids: that of the greatest id of the greatest sender. */
+static void drop_youngest_id(struct kv *kv)
+{
+    uint8_t bytes[64];
+    struct kv_bytes key = {bytes, 0}, all = {NULL, 0};
+    assert_int_equal(kv->ops->scan(kv, KV_DEDUP, all, all, false, keep_key, &key, NULL), 0);
+    struct kv_batch *b = kv->ops->batch_new(kv);
+    kv->ops->del(b, KV_DEDUP, key);
+    assert_int_equal(kv->ops->write(kv, b, KV_SYNC, NULL), 0);
+    kv->ops->batch_free(b);
+}
+
+static void test_what_was_being_written_may_be_there_but_only_whole(void **state)
+{
+    (void)state;
+    for (int torn = 0; torn < 2; torn++) {
+        struct story *t = begin();
+        struct id id = id_of(2);
+        struct entry e = entry(1, 2, 7);
+        struct store_batch b = {.entries = &e, .entries_n = 1};
+        live_submitted(t->live, 7, CHAT, &id, true);
+        assert_int_equal(store_commit(t->store, &b, NULL), 0); /* and then the lights go out */
+        if (torn)
+            drop_youngest_id(t->kv);
+        store_drop(t->store);
+        open_store(t);
+        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        if (torn) {
+            finds(t, LIVE_TORN);
+        } else {
+            live_accepted(t->live, 7, CHAT, EPOCH, 1, &id);
+            assert_null(live_violation(t->live));
+        }
+        end(t);
+    }
+}
+
+static void test_stored_twice(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    said(t, 2, 1);
+    struct entry e = entry(2, 2, 7);
+    commit(t, &e, NULL, 0);
+    finds(t, LIVE_STORED_TWICE);
+    end(t);
+}
+
+static void test_a_seq_passed_over_or_given_out_again(void **state)
+{
+    (void)state;
+    for (uint64_t seq = 1; seq <= 3; seq += 2) {
+        struct story *t = begin();
+        struct id id = id_of(3);
+        said(t, 2, 1);
+        live_submitted(t->live, 7, CHAT, &id, true);
+        struct entry e = entry(seq, 3, 7);
+        struct store_batch b = {.entries = &e, .entries_n = 1};
+        live_committed(t->live, &b);
+        finds(t, LIVE_SEQ);
+        end(t);
+    }
+}
+
+static void test_stored_but_never_said(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    struct entry e = entry(1, 2, 7);
+    commit(t, &e, NULL, 0);
+    finds(t, LIVE_PHANTOM);
+    end(t);
+}
+
+static void test_shown_twice(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    said(t, 2, 1);
+    shown(t, 2, 1);
+    shown(t, 2, 1);
+    finds(t, LIVE_SHOWN_TWICE);
+    end(t);
+}
+
+static void test_a_hole_needs_a_gap_that_says_so(void **state)
+{
+    (void)state;
+    for (int announced = 0; announced < 2; announced++) {
+        struct story *t = begin();
+        for (uint8_t n = 2; n < 6; n++)
+            said(t, n, n - 1u);
+        shown(t, 2, 1);
+        if (announced)
+            live_gap(t->live, 8, 1, CHAT, 2, 3);
+        shown(t, 5, 4);
+        if (announced)
+            assert_null(live_violation(t->live));
+        else
+            finds(t, LIVE_HOLE);
+        end(t);
+    }
+}
+
+static void test_a_device_that_forgot_may_show_again_what_it_was_sent(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    for (uint8_t n = 2; n < 6; n++) {
+        said(t, n, n - 1u);
+        shown(t, n, n - 1u);
+    }
+    live_forgot(t->live, 8, 1);
+    shown(t, 4, 3);
+    shown(t, 5, 4);
+    assert_null(live_violation(t->live));
+    shown(t, 4, 3);
+    finds(t, LIVE_SHOWN_TWICE);
+    end(t);
+}
+
+static void test_a_cursor_that_goes_back(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    live_cursor(t->live,
+                &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = EPOCH, .delivered = 5});
+    live_cursor(t->live,
+                &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = EPOCH, .delivered = 6});
+    live_cursor(t->live, &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = 6, .delivered = 1});
+    assert_null(live_violation(t->live));
+    live_cursor(t->live, &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = 6, .delivered = 0});
+    finds(t, LIVE_CURSOR);
+    end(t);
+}
+
+static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    const struct member_row over = {CHAT, 8, 0, 2, 0};
+    struct entry e = entry(1, 2, 7);
+    struct id id = id_of(2);
+    e.op = ENTRY_REMOVE;
+    commit(t, &e, &over, 1);
+    live_pushed(t->live, 8, CHAT, 1, &id);
+    assert_null(live_violation(t->live));
+    said(t, 3, 2);
+    finds(t, LIVE_OUTSIDER);
+    end(t);
+}
+
+static void test_what_is_owed_at_the_end(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    said(t, 2, 1);
+    assert_false(live_converged(t->live));
+    live_finish(t->live);
+    finds(t, LIVE_NOT_CONVERGED);
+    end(t);
+    t = begin();
+    struct id id = id_of(2);
+    live_submitted(t->live, 7, CHAT, &id, true);
+    assert_false(live_converged(t->live));
+    live_gave_up(t->live, &id);
+    assert_true(live_converged(t->live));
+    end(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_good_run_is_good),
+        cmocka_unit_test(test_pushed_before_it_is_durable),
+        cmocka_unit_test(test_acknowledged_before_it_is_durable),
+        cmocka_unit_test(test_gone_after_a_restart_unless_it_was_restored),
+        cmocka_unit_test(test_what_was_being_written_may_be_there_but_only_whole),
+        cmocka_unit_test(test_stored_twice),
+        cmocka_unit_test(test_a_seq_passed_over_or_given_out_again),
+        cmocka_unit_test(test_stored_but_never_said),
+        cmocka_unit_test(test_shown_twice),
+        cmocka_unit_test(test_a_hole_needs_a_gap_that_says_so),
+        cmocka_unit_test(test_a_device_that_forgot_may_show_again_what_it_was_sent),
+        cmocka_unit_test(test_a_cursor_that_goes_back),
+        cmocka_unit_test(test_who_was_removed_is_sent_that_and_nothing_after),
+        cmocka_unit_test(test_what_is_owed_at_the_end),
+    };
+    return cmocka_run_group_tests_name("live", tests, NULL, NULL);
+}
