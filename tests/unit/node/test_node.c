@@ -298,6 +298,27 @@ static void test_missing_ack_closes_the_connection_and_resume_redelivers(void **
     world_free(w);
 }
 
+/* TCP delivers what an app had sent before it gave the socket up, be it minutes later. "Replaced" is for
+ * good: a phone that hears it does not come back. */
+static void test_a_late_hello_on_an_older_connection_does_not_replace_the_newer_one(void **state)
+{
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct buf token = BUF_INIT(4096);
+    (void)state;
+    world_token(w, 7, &token);
+    struct peer *old = peer_open(w, 7), *fresh = peer_hello(w, 7, 1, NULL);
+    assert_int_equal(peer_count(fresh, "welcome"), 1);
+    peer_say(w, old, "{\"t\":\"hello\",\"token\":\"%s\",\"device\":1,\"net\":\"lte\"}", buf_cstr(&token));
+    world_settle(w);
+    assert_int_equal(old->closed_code, CLOSE_REPLACED);
+    assert_int_equal(fresh->closed_code, 0);
+    struct peer *next = peer_hello(w, 7, 1, NULL);
+    assert_int_equal(peer_count(next, "welcome"), 1);
+    assert_int_equal(fresh->closed_code, CLOSE_REPLACED);
+    buf_release(&token);
+    world_free(w);
+}
+
 static void test_silent_connection_is_closed_after_the_idle_timeout(void **state)
 {
     (void)state;
@@ -640,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_full_store_is_an_error_to_retry_and_leaves_no_hole),
         cmocka_unit_test(test_offline_member_is_sent_what_it_missed_and_the_claim_rules),
         cmocka_unit_test(test_missing_ack_closes_the_connection_and_resume_redelivers),
+        cmocka_unit_test(test_a_late_hello_on_an_older_connection_does_not_replace_the_newer_one),
         cmocka_unit_test(test_silent_connection_is_closed_after_the_idle_timeout),
         cmocka_unit_test(test_removed_member_is_sent_nothing_from_the_next_seq_on),
         cmocka_unit_test(test_who_is_being_removed_gets_nothing_into_the_batch_after_it),
