@@ -154,10 +154,11 @@ static bool read_cursors(struct node *n, struct session *s)
 /* A device says hello on a connection only when it is open, and opens the next one after it has left the
  * last: a hello that comes on an older connection than the one that is being served was late on its way, and
  * nobody waits for its answer. */
-static bool is_late(const struct session *s, const struct user *u)
+static bool is_late(const struct node *n, const struct session *s, const struct user *u)
 {
-    for (const struct session *o = u->sessions; o; o = o->next_of_user)
-        if (o->device == s->device && o->conn > s->conn)
+    const struct session *o = registry_session(&n->registry, u->sessions);
+    for (; o; o = registry_session(&n->registry, o->next_of_user))
+        if (o->device == s->device && (int32_t)(o->lane.conn - s->lane.conn) > 0)
             return true;
     return false;
 }
@@ -165,7 +166,7 @@ static bool is_late(const struct session *s, const struct user *u)
 /* Join the user's sessions; an older session of the same device is replaced. False: closed. */
 static bool enter(struct node *n, struct session *s, struct user *u)
 {
-    if (is_late(s, u)) {
+    if (is_late(n, s, u)) {
         session_end(n, s, CLOSE_REPLACED, REASON_REPLACED);
         return false;
     }
