@@ -106,17 +106,19 @@ static uint32_t *unacked_ms(const struct delivery *d, uint32_t session)
     return &session_clock(d->clocks, session)->unacked_ms;
 }
 
-static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
+static void tell_gap(struct delivery *d, struct session *s, uint64_t chat, uint64_t from, uint64_t to,
+                     const char *reason)
 {
     if (MUTANT(GAP_NOT_TOLD))
         return;
-    struct msg m = {.t = MSG_GAP,
-                    .chat = sub_chat(d->registry, sub)->id,
-                    .gap_from = from,
-                    .to = to,
-                    .reason = slice_of(reason)};
-    delivery_send(d, session_of(d, sub), &m);
+    struct msg m = {.t = MSG_GAP, .chat = chat, .gap_from = from, .to = to, .reason = slice_of(reason)};
+    delivery_send(d, s, &m);
     d->counters->gaps++;
+}
+
+static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
+{
+    tell_gap(d, session_of(d, sub), sub_chat(d->registry, sub)->id, from, to, reason);
 }
 
 /* Hand one entry to one position. */
@@ -333,9 +335,13 @@ static void sync_page(struct delivery *d, struct session *s, struct read_job *jo
     sync->after = job->after > sync->after ? job->after : sync->after;
     size_t i = 0;
     for (; i < job->entries.n && sync->left; i++) {
+        uint64_t seq = job->entries.list[i].seq;
         struct shared_frame *f = encode_entry(d, s->codec, &job->entries.list[i]);
         if (!f)
             break;
+        /* Between epochs there is nothing, and who asks may not have kept what it was told of that. */
+        if (seq > sync->after + 1)
+            tell_gap(d, s, sync->chat, sync->after + 1, seq - 1, "epoch");
         queue_frame(d, s, f);
         shared_frame_unref(f);
         sync->after = job->entries.list[i].seq;

@@ -451,6 +451,14 @@ static void test_restored_store_goes_on_in_a_new_epoch_above_a_gap(void **state)
     o = peer_take(b, "msg");
     assert_string_equal(text_of(o, "body"), "new");
     assert_true(strtoull(text_of(o, "epoch"), NULL, 10) == store_epoch(w->store));
+    /* a phone that was rebuilding its memory when the gap was announced asks from below it */
+    peer_say(w, b, "{\"t\":\"sync\",\"chat\":\"17\",\"after\":3,\"limit\":100}");
+    world_settle(w);
+    o = peer_take(b, "gap");
+    assert_non_null(o);
+    assert_int_equal(number_of(o, "from"), 4);
+    assert_int_equal(number_of(o, "to"), (1ll << 32) - 1);
+    assert_int_equal(number_of(peer_take(b, "msg"), "seq"), 1ll << 32);
     world_free(w);
 }
 
