@@ -32,6 +32,12 @@ static int world_token(void *arg, uint64_t user, uint32_t device, struct buf *ou
     return token_mint(&s->keys, &t, out);
 }
 
+static void late_later(struct load_socket *c)
+{
+    c->refs++;
+    sim_plan(c->sim, c->sim->now_ns + CONNECT_NS, SIM_LATE, c, STREAM_PHONE);
+}
+
 static int world_connect(void *arg, uint32_t source, struct load_phone *p, struct load_socket **out,
                          struct err_ctx *ctx)
 {
@@ -40,8 +46,7 @@ static int world_connect(void *arg, uint32_t source, struct load_phone *p, struc
     if (!c)
         return err_set(ctx, ERR_NOMEM, "no memory for a socket");
     c->phone = p;
-    c->refs++;
-    sim_plan(s, s->now_ns + CONNECT_NS, SIM_LATE, c, STREAM_PHONE);
+    late_later(c);
     stream_connect(&c->stream, s->now_ns);
     conn_arm(c);
     *out = c;
@@ -131,8 +136,11 @@ static void world_freeze(struct load_socket *c, bool frozen)
     if (c->frozen == frozen)
         return;
     c->frozen = frozen;
-    if (!frozen)
-        look_later(c);
+    if (frozen)
+        return;
+    look_later(c);
+    if (!c->upgraded)
+        late_later(c); /* its patience begins anew */
 }
 
 static uint64_t world_written(const struct load_socket *c)
