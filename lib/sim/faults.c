@@ -166,7 +166,6 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
         members_remove(s, index);
         break;
     case FAULT_TOXIC: /* faults_check refused it */
-    case FAULT_TOXIC: /* refused at the start */
     case FAULT_DO_COUNT:
         break;
     }
