@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "cmd/chat-trace/tool.h"
+#include "wire/dialect.h"
 #include "wire/pcap/capture.h"
 #include "wire/pcap/evidence.h"
 
@@ -40,8 +41,8 @@ static void tell_points(const struct evidence *e)
 }
 
 /* Captures stand in for the sides that no trace tells of. */
-static int load_captures(struct trace_run *r, const char *const *dirs, int n, const char *const *captures,
-                         int captures_n, struct err_ctx *err)
+static int load_captures(struct trace_run *r, struct dialect *dialect, const char *const *dirs, int n,
+                         const char *const *captures, int captures_n, struct err_ctx *err)
 {
     struct evidence *e = NULL;
     const struct trace_memory *part;
@@ -51,7 +52,7 @@ static int load_captures(struct trace_run *r, const char *const *dirs, int n, co
     for (int side = 0; n && side < TRACE_SIDES; side++)
         want[side] &= !r->exists[side];
     trace_run_release(r);
-    rc = rc ? rc : evidence_new(&e, NULL, TAP_MEMORY, err);
+    rc = rc ? rc : evidence_new(&e, dialect, TAP_MEMORY, err);
     for (int i = 0; !rc && i < captures_n; i++) {
         int one = evidence_read(e, captures[i], &first);
         if (one == ERR_NOMEM || one == ERR_LIMIT)
@@ -71,15 +72,24 @@ static int load_captures(struct trace_run *r, const char *const *dirs, int n, co
     return rc;
 }
 
-int tool_load(struct trace_run *r, const char *const *inputs, int n, bool join, struct err_ctx *err)
+int tool_load_as(struct trace_run *r, const char *dialect, const char *const *inputs, int n, bool join,
+                 struct err_ctx *err)
 {
     const char *dirs[INPUTS_MAX], *captures[INPUTS_MAX];
-    int dirs_n = 0, captures_n = 0;
+    struct dialect *d = NULL;
+    int dirs_n = 0, captures_n = 0, rc = dialect ? dialect_load(&d, dialect, err) : 0;
     for (int i = 0; i < n && i < INPUTS_MAX; i++)
         *(is_capture(inputs[i]) ? &captures[captures_n++] : &dirs[dirs_n++]) = inputs[i];
-    int rc = captures_n ? load_captures(r, dirs, dirs_n, captures, captures_n, err)
+    if (!rc)
+        rc = captures_n ? load_captures(r, d, dirs, dirs_n, captures, captures_n, err)
                         : trace_run_load(r, dirs, dirs_n, err);
     if (!rc)
         complain(r);
+    dialect_free(d);
     return rc || !join ? rc : trace_join(r, err);
+}
+
+int tool_load(struct trace_run *r, const char *const *inputs, int n, bool join, struct err_ctx *err)
+{
+    return tool_load_as(r, NULL, inputs, n, join, err);
 }

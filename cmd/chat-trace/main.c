@@ -67,9 +67,9 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
     int n = 0;
     for (int i = explaining; i < opt_operands(o) && n < 256; i++)
         dirs[n++] = opt_operand(o, i);
-    int rc = tool_load(&r, dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
+    int rc = tool_load_as(&r, opt_string(o, "dialect"), dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
     if (!rc && diffing)
-        rc = tool_load(&second, dirs + 1, 1, true, err);
+        rc = tool_load_as(&second, opt_string(o, "dialect"), dirs + 1, 1, true, err);
     if (rc)
         ;
     else if (explaining)

@@ -9,6 +9,7 @@
 #include "cmd/chat-trace/tool.h"
 #include "util/clock.h"
 #include "wire/decode.h"
+#include "wire/dialect.h"
 #include "wire/pcap/live.h"
 #include "wire/pcap/writer.h"
 
@@ -248,6 +249,11 @@ static int prepare(struct listing *l, const struct opt_set *o, struct err_ctx *e
     uint64_t mem = opt_u64(o, "mem");
     if (mem < MEM_MIN)
         return err_set(err, ERR_USAGE, "--mem: at least 48MiB");
+    if (opt_string(o, "dialect")) {
+        int bad = dialect_load(&l->decoder.dialect, opt_string(o, "dialect"), err);
+        if (bad)
+            return bad;
+    }
     struct tcp_config c = {.memory = (size_t)(mem - MEM_FIXED)};
     struct tap_events on = {.arg = l, .message = on_message, .close = on_close};
     int rc = tap_init(&l->tap, &c, &on, err);
@@ -300,6 +306,7 @@ int tool_pcap(const struct opt_set *o, int *status, struct err_ctx *err)
     *status = interrupted && !opt_given(o, "interface") ? err_exit_status(ERR_INTERRUPTED) : hole ? 2 : 0;
     capture_filter_free(l.filter);
     chat_decoder_release(&l.decoder);
+    dialect_free(l.decoder.dialect);
     tap_release(&l.tap);
     return rc;
 }

@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "proto/bin.h"
+#include "wire/dialect.h"
+
+#define MUX_DATA_OP 2
 
 static struct chat_text text_of(const char *s)
 {
@@ -41,12 +44,13 @@ static void take(struct chat_decoder *d, int i, const struct msg *m, struct chat
     out->seq = m->seq;
 }
 
-static int decode_bin(struct chat_decoder *d, const char *p, size_t n, bool sure, struct chat_item *out,
-                      int max)
+/* Appends to the `k` items that are there; returns how many more. What they say lives in d->text. */
+static int decode_bin(struct chat_decoder *d, const char *p, size_t n, bool sure, int k,
+                      struct chat_item *out, int max)
 {
     struct proto_frame f;
     struct msg m;
-    int k = 0, rc;
+    int first = k, rc;
     if (!d->scratch.data) {
         d->scratch.cap = PROTO_SCRATCH;
         d->scratch.data = malloc(d->scratch.cap);
@@ -61,7 +65,29 @@ static int decode_bin(struct chat_decoder *d, const char *p, size_t n, bool sure
         k++;
     }
     d->bad += rc < 0 && sure;
-    return rc < 0 && !sure ? 0 : k;
+    return rc < 0 && !sure ? 0 : k - first;
+}
+
+/* Records {u32 session, u8 op, u24 length, payload}, big-endian (lib/transport/mux.h); DATA holds a frame of
+ * chat.v1.bin. */
+static int decode_mux(struct chat_decoder *d, const char *p, size_t n, struct chat_item *out, int max)
+{
+    const uint8_t *h = (const uint8_t *)p, *end = h + n;
+    int k = 0;
+    while (k < max && end - h >= 8) {
+        uint32_t session = (uint32_t)h[0] << 24 | (uint32_t)h[1] << 16 | (uint32_t)h[2] << 8 | h[3];
+        uint32_t len = (uint32_t)h[5] << 16 | (uint32_t)h[6] << 8 | h[7];
+        if (len > (size_t)(end - h) - 8)
+            break;
+        if (h[4] == MUX_DATA_OP) {
+            int more = decode_bin(d, (const char *)h + 8, len, true, k, out, max);
+            for (; more > 0; more--)
+                out[k++].session = session;
+        }
+        h += 8 + len;
+    }
+    d->bad += h != end && k < max;
+    return k;
 }
 
 int chat_decode(struct chat_decoder *d, const struct tap_message *m, struct chat_item *out, int max)
@@ -70,11 +96,15 @@ int chat_decode(struct chat_decoder *d, const struct tap_message *m, struct chat
     const char *p = (const char *)m->p;
     if (!m->n || (m->opcode != WS_TEXT && m->opcode != WS_BINARY))
         return 0;
+    if (d->dialect)
+        return dialect_scan(d->dialect, m->dir == 0, p, m->n, out, max);
     if (m->opcode == WS_TEXT)
         return chat_scan_json(p, m->n, out, max);
+    if (strcmp(c->subprotocol, "chat.mux.v1") == 0)
+        return decode_mux(d, p, m->n, out, max);
     bool bin = strcmp(c->subprotocol, PROTO_SUBPROTOCOL ".bin") == 0;
     if (m->complete && (bin || m->guess || !c->subprotocol[0]))
-        return decode_bin(d, p, m->n, bin, out, max);
+        return decode_bin(d, p, m->n, bin, 0, out, max);
     return 0;
 }
 

@@ -13,9 +13,9 @@
 struct dialect;
 
 struct chat_decoder {
-    const struct dialect *dialect; /* the caller's; NULL: chat.v1 */
-    struct proto_scratch scratch;  /* taken when first needed */
-    uint64_t bad;                  /* messages of the binary codecs that could not be read */
+    struct dialect *dialect;      /* the caller's; NULL: chat.v1 */
+    struct proto_scratch scratch; /* taken when first needed */
+    uint64_t bad;                 /* messages of the binary codecs that could not be read */
     struct {
         char id[37], chat[21], from[21];
     } text[CHAT_ITEMS_MAX];

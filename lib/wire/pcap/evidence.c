@@ -23,7 +23,7 @@ void *ev_add(struct evidence *e, struct ev_list *l, size_t size)
     return out;
 }
 
-int evidence_new(struct evidence **out, const struct dialect *dialect, size_t memory, struct err_ctx *ctx)
+int evidence_new(struct evidence **out, struct dialect *dialect, size_t memory, struct err_ctx *ctx)
 {
     struct evidence *e = calloc(1, sizeof *e);
     *out = NULL;

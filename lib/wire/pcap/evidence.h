@@ -42,7 +42,7 @@ struct evidence_point {
     uint64_t clock_err; /* how far that may be off, ns; 0: not compared */
 };
 
-int evidence_new(struct evidence **out, const struct dialect *dialect, size_t memory, struct err_ctx *ctx);
+int evidence_new(struct evidence **out, struct dialect *dialect, size_t memory, struct err_ctx *ctx);
 /* 0; on a fault what was whole counts, and the point as incomplete; the sentence is in ctx. */
 int evidence_read(struct evidence *e, const char *path, struct err_ctx *ctx);
 /* After the last file: roles, clocks, packets, records. `want`: sides that have no trace of their own. */

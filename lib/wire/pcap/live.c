@@ -1,9 +1,11 @@
 #include "wire/pcap/live.h"
 
 #include <pcap/pcap.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define WAIT_MS     100
 #define BUFFER      (16 << 20)
 #define FILTERS_MAX 8
 
@@ -55,7 +57,7 @@ static int start(struct capture_live *l, const char *iface, uint32_t snap, uint6
         return err_set(ctx, ERR_IO, "%s: %s", iface, text);
     pcap_set_snaplen(l->pcap, (int)snap);
     pcap_set_buffer_size(l->pcap, (int)buffer);
-    pcap_set_timeout(l->pcap, 100);
+    pcap_set_timeout(l->pcap, WAIT_MS);
     int nano = pcap_set_tstamp_precision(l->pcap, PCAP_TSTAMP_PRECISION_NANO);
     int rc = pcap_activate(l->pcap);
     if (rc < 0) {
@@ -63,6 +65,8 @@ static int start(struct capture_live *l, const char *iface, uint32_t snap, uint6
         return err_set(ctx, code_of(rc), "%s: %s%s", iface, why && *why ? why : pcap_statustostr(rc),
                        code_of(rc) == ERR_PERM ? " (capturing needs CAP_NET_RAW)" : "");
     }
+    if (pcap_setnonblock(l->pcap, 1, text) < 0)
+        return err_set(ctx, ERR_IO, "%s: %s", iface, text);
     l->link = link_of_dlt(pcap_datalink(l->pcap));
     if (nano < 0 || pcap_get_tstamp_precision(l->pcap) != PCAP_TSTAMP_PRECISION_NANO)
         return err_set(ctx, ERR_UNAVAILABLE, "%s: no time stamps in nanoseconds", iface);
@@ -90,6 +94,11 @@ int capture_live_next(struct capture_live *l, struct capture_packet *k, struct e
     struct pcap_pkthdr *h;
     const u_char *p;
     int rc = pcap_next_ex(l->pcap, &h, &p);
+    if (rc == 0) { /* libpcap itself would wait for ever where no packet comes */
+        struct pollfd fd = {.fd = pcap_get_selectable_fd(l->pcap), .events = POLLIN};
+        poll(&fd, 1, WAIT_MS);
+        rc = pcap_next_ex(l->pcap, &h, &p);
+    }
     if (rc == 0 || rc == PCAP_ERROR_BREAK)
         return 0;
     if (rc < 0)
