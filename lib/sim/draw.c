@@ -205,7 +205,7 @@ static void draw_values(struct draw *d, struct scenario_fault *f)
 static void draw_faults(struct draw *d)
 {
     struct scenario *s = d->s;
-    enum fault_do on[FAULT_DO_COUNT];
+    enum fault_do on[FAULT_DO_COUNT] = {0};
     uint32_t kinds = 0, wanted = (uint32_t)between(d, 0, FAULTS_MAX);
     for (int k = 0; k < FAULT_DO_COUNT; k++)
         if (k != FAULT_TOXIC && coin(d, k == FAULT_RESTORE ? 15 : 40))

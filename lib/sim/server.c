@@ -2,22 +2,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "sim/sim_impl.h"
 #include "sim/watch.h"
-#include "util/units.h"
 
-#define TICK_NS     (20 * NS_PER_MS)
-#define DRAIN_NS    (10 * NS_PER_S)
 #define CLOSE_NS    (5 * NS_PER_S)
 #define OBJECTS_MAX 50u /* of one frame, and 64 KiB (transport/ws_server.h) */
 #define FRAME_MAX   65536u
-#define DISK_NS     NS_PER_MS /* mean time of a commit with its fsync, on an SSD */
 
-static void flush_dirty(struct sim *s);
-
-static uint64_t step(struct sim *s, struct node_event *e)
+uint64_t server_step(struct sim *s, struct node_event *e)
 {
     e->now = sim_now(s, s->server_skew_us);
     return node_step(s->server.node, e);
@@ -60,7 +53,7 @@ static void plan_read(struct sim *s, struct read_job *job)
     sim_plan(s, v->reads_until_ns, SIM_READ, job, v->incarnation);
 }
 
-static void carry_out(void *arg, const struct effect *e)
+void server_effect(void *arg, const struct effect *e)
 {
     struct sim *s = arg;
     struct load_socket *c = e->link;
@@ -130,8 +123,8 @@ static void send_frame(struct load_socket *c)
     for (uint32_t i = 0; i < n; i++) {
         struct shared_frame *o = f->object[i];
         if (c->number)
-            step(s,
-                 &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = o, .offset = f->end});
+            server_step(s, &(struct node_event){
+                               .kind = NODE_WRITTEN, .conn = c->number, .frame = o, .offset = f->end});
     }
     for (uint32_t i = 0; i < n; i++)
         shared_frame_unref(f->object[i]);
@@ -156,7 +149,7 @@ static void flush_console(struct load_socket *c)
     while (c->number && c->pending_n) {
         struct shared_frame *f = c->pending[c->pending_first++];
         c->pending_n--;
-        step(c->sim, &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = f});
+        server_step(c->sim, &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = f});
         shared_frame_unref(f);
     }
 }
@@ -177,7 +170,7 @@ static void flush_one(struct load_socket *c)
     conn_arm(c);
 }
 
-static void flush_dirty(struct sim *s)
+void server_flush(struct sim *s)
 {
     struct load_socket *c;
     while ((c = s->server.dirty)) {
@@ -201,7 +194,8 @@ static void closed(struct load_socket *c, int code, enum reason reason)
     struct sim *s = c->sim;
     if (!c->number)
         return;
-    step(s, &(struct node_event){.kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
+    server_step(s,
+                &(struct node_event){.kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
     conn_drop_server(c);
     c->served = false;
     s->server.conns--;
@@ -214,7 +208,7 @@ bool server_console(struct sim *s, struct load_socket *c)
     if (!server_listens(s) || s->server.stopped)
         return false;
     c->served = true;
-    c->number = step(s, &(struct node_event){.kind = NODE_OPEN, .link = c});
+    c->number = server_step(s, &(struct node_event){.kind = NODE_OPEN, .link = c});
     s->server.conns++;
     return true;
 }
@@ -222,8 +216,8 @@ bool server_console(struct sim *s, struct load_socket *c)
 void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n)
 {
     if (c->number && !c->closing)
-        step(s, &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
-    flush_dirty(s);
+        server_step(s, &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
+    server_flush(s);
 }
 
 static void open_conn(struct load_socket *c)
@@ -237,7 +231,7 @@ static void open_conn(struct load_socket *c)
                                     .sport = c->port,
                                     .dport = SIM_SERVER_PORT}};
     c->served = true;
-    c->number = step(s, &e);
+    c->number = server_step(s, &e);
     BUG_ON(!c->number);
     s->server.conns++;
     c->down_end = SIM_ANSWER_BYTES;
@@ -255,11 +249,12 @@ static void read_conn(struct load_socket *c)
     while (c->number && (f = queue_pop(&c->up, received))) {
         sim_mix(s, hash_bytes(f->data, f->n, f->end));
         if (!c->closing)
-            step(s,
-                 &(struct node_event){
-                     .kind = NODE_FRAME, .conn = c->number, .data = f->data, .len = f->n, .offset = f->end});
+            server_step(
+                s,
+                &(struct node_event){
+                    .kind = NODE_FRAME, .conn = c->number, .data = f->data, .len = f->n, .offset = f->end});
         frame_free(f, false);
-        flush_dirty(s);
+        server_flush(s);
     }
     stream_read(&c->stream, STREAM_SERVER, received, s->now_ns);
 }
@@ -276,7 +271,7 @@ static void end_conn(struct load_socket *c, enum stream_event e)
            : e == STREAM_ENDED     ? REASON_CLOSED_BY_PEER
            : e == STREAM_TIMED_OUT ? REASON_TIMED_OUT
                                    : REASON_RESET);
-    flush_dirty(s);
+    server_flush(s);
 }
 
 void server_event(struct load_socket *c, enum stream_event e)
@@ -293,11 +288,11 @@ void server_event(struct load_socket *c, enum stream_event e)
         break;
     case STREAM_DATA:
         read_conn(c);
-        flush_dirty(s);
+        server_flush(s);
         break;
     case STREAM_ROOM:
         mark_dirty(c);
-        flush_dirty(s);
+        server_flush(s);
         break;
     default:
         end_conn(c, e);
@@ -310,7 +305,7 @@ void server_late(struct load_socket *c)
         return;
     stream_abort(&c->stream, STREAM_SERVER, c->sim->now_ns);
     closed(c, c->close_code < 0 ? -c->close_code : 0, REASON_CLOSED_BY_US);
-    flush_dirty(c->sim);
+    server_flush(c->sim);
 }
 
 /* ---- the store's threads ---- */
@@ -324,7 +319,7 @@ static void die(struct sim *s)
 }
 
 /* The next write or the one after it fails, with its rows on the disk or not. */
-static void fail_a_write(struct sim *s)
+void server_fail_a_write(struct sim *s)
 {
     uint64_t after = rng_below(&s->rng, 2);
     bool applied = rng_hit(&s->rng, RNG_SHARE(500000));
@@ -337,7 +332,7 @@ static void commit_done(struct sim *s, struct commit_job *job)
     v->flying = NULL;
     v->armed |= v->sync_fails;
     if (v->sync_fails)
-        fail_a_write(s);
+        server_fail_a_write(s);
     else if (s->now_ns < v->full_until_ns)
         kv_mem_fail(v->kv, 0, ERR_FULL, false);
     job_run_commit(v->store, job);
@@ -348,8 +343,8 @@ static void commit_done(struct sim *s, struct commit_job *job)
     }
     if (!job->rc)
         watch_committed(s, &job->batch);
-    step(s, &(struct node_event){.kind = NODE_COMMITTED, .commit = job});
-    flush_dirty(s);
+    server_step(s, &(struct node_event){.kind = NODE_COMMITTED, .commit = job});
+    server_flush(s);
 }
 
 void server_done(struct sim *s, const struct sim_event *e)
@@ -361,7 +356,7 @@ void server_done(struct sim *s, const struct sim_event *e)
         return;
     }
     if (v->stopped) { /* nobody looks; in order all the same */
-        sim_plan(s, s->now_ns + TICK_NS, e->kind, e->p, e->a);
+        sim_plan(s, s->now_ns + SIM_TICK_NS, e->kind, e->p, e->a);
         return;
     }
     if (e->kind == SIM_COMMIT) {
@@ -369,8 +364,8 @@ void server_done(struct sim *s, const struct sim_event *e)
         return;
     }
     job_run_read(v->store, e->p);
-    step(s, &(struct node_event){.kind = NODE_READ_DONE, .read = e->p});
-    flush_dirty(s);
+    server_step(s, &(struct node_event){.kind = NODE_READ_DONE, .read = e->p});
+    server_flush(s);
 }
 
 /* Each second after commits: the mark, so that a copy of the data can be told from the original. */
@@ -390,14 +385,14 @@ static void stop_politely(struct sim *s)
     struct sim_server *v = &s->server;
     if (!v->closing && (node_idle(v->node) || s->now_ns >= v->drain_until_ns)) {
         v->closing = true;
-        step(s, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
-        flush_dirty(s);
+        server_step(s, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
+        server_flush(s);
     }
     if (v->closing && (!v->conns || s->now_ns >= v->drain_until_ns))
         server_kill(s, SIGKILL, v->restart_ns);
 }
 
-static void plan_tick(struct sim *s, uint64_t at_ns)
+void server_plan_tick(struct sim *s, uint64_t at_ns)
 {
     s->server.tick_ns = at_ns;
     sim_plan(s, at_ns, SIM_TICK, NULL, s->server.incarnation);
@@ -408,271 +403,23 @@ void server_tick(struct sim *s)
     struct sim_server *v = &s->server;
     if (v->stopped || !v->up || v->tick_ns != s->now_ns)
         return;
-    plan_tick(s, s->now_ns + TICK_NS);
-    step(s, &(struct node_event){.kind = NODE_TICK});
-    flush_dirty(s);
+    server_plan_tick(s, s->now_ns + SIM_TICK_NS);
+    server_step(s, &(struct node_event){.kind = NODE_TICK});
+    server_flush(s);
     keep_mark(s);
     if (v->up && v->draining)
         stop_politely(s);
 }
 
-/* ---- life and death ---- */
-
-/* The words of server.args that mean something here. */
-static int take_args(struct sim *s, struct err_ctx *ctx)
+void server_wake(struct load_socket *c)
 {
-    struct sim_server *v = &s->server;
-    char args[sizeof s->s->server_args], *save = NULL;
-    memcpy(args, s->s->server_args, sizeof args);
-    for (char *w = strtok_r(args, " \t", &save); w; w = strtok_r(NULL, " \t", &save)) {
-        char *value = strtok_r(NULL, " \t", &save);
-        uint64_t n = value ? strtoull(value, NULL, 10) : 0;
-        int rc = !value;
-        if (strcmp(w, "--backlog") == 0)
-            v->limits.backlog_max = n;
-        else if (strcmp(w, "--queue") == 0 && !(rc = rc ? rc : units_size(&n, value, ctx)))
-            v->limits.queue_bytes = (uint32_t)n;
-        else if (strcmp(w, "--disk") == 0)
-            rc = rc ? rc : units_duration(&v->disk_ns, value, ctx);
-        else if (strcmp(w, "--rate") == 0)
-            v->limits.rate_per_s = (uint32_t)n;
-        else if (strcmp(w, "--burst") == 0)
-            v->limits.rate_burst = (uint32_t)n;
-        else
-            rc = 1;
-        if (rc)
-            return err_set(
-                ctx, ERR_UNSUPPORTED,
-                "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
-                "--queue SIZE, --rate N, --burst N and, for the time of an fsync, --disk TIME",
-                s->s->path, w);
-    }
-    return 0;
-}
-
-/* Only a store that may be put back needs its mark, and with it a folder. */
-static int make_keys_dir(struct sim *s, struct err_ctx *ctx)
-{
-    static const char *const bases[] = {"/dev/shm", "/tmp"};
-    struct sim_server *v = &s->server;
-    bool wanted = false;
-    for (uint32_t i = 0; i < s->s->faults_n; i++)
-        wanted |= s->s->faults[i].what == FAULT_RESTORE;
-    for (size_t i = 0; wanted && i < 2; i++) {
-        snprintf(v->keys_dir, sizeof v->keys_dir, "%s/chat-sim-XXXXXX", bases[i]);
-        if (mkdtemp(v->keys_dir))
-            return 0;
-        v->keys_dir[0] = 0;
-    }
-    return wanted ? err_errno(ctx, "a folder for the mark in /tmp") : 0;
-}
-
-int server_init(struct sim *s, struct err_ctx *ctx)
-{
-    struct sim_server *v = &s->server;
-    v->limits = node_limits_default();
-    v->disk_ns = DISK_NS;
-    int rc = delivery_parse(&v->features, s->s->server_delivery, ctx);
-    rc = rc ? rc : take_args(s, ctx);
-    rc = rc ? rc : make_keys_dir(s, ctx);
-    return rc ? rc : kv_mem_open(&v->kv, ctx);
-}
-
-int server_start(struct sim *s, struct err_ctx *ctx)
-{
-    struct sim_server *v = &s->server;
-    uint64_t random = rng_u64(&s->rng);
-    struct store_config sc = {.now_us = sim_now(s, s->server_skew_us).wall_us,
-                              .random = random,
-                              .keys_dir = v->keys_dir[0] ? v->keys_dir : NULL};
-    if (v->up)
-        return 0;
-    int rc = store_open_on(&v->store, v->kv, &sc, ctx);
-    if (rc)
-        return rc;
-    v->incarnation++;
-    v->starts++;
-    trace_emit(s->server_trace, &(struct trace_event){.hop = HOP_SERVER_START, .arg = v->incarnation});
-    struct node_config nc = {.features = v->features,
-                             .limits = v->limits,
-                             .ack_timeout_ns = v->features & DELIVERY_ACK ? 10 * NS_PER_S : 0,
-                             .idle_timeout_ns = v->features & DELIVERY_ACK ? 30 * NS_PER_S : 0,
-                             .hello_timeout_ns = 10 * NS_PER_S,
-                             .beat_s = 10,
-                             .keys = &s->keys,
-                             .seed = random,
-                             .epoch = store_epoch(v->store),
-                             .conn_base = (uint64_t)(v->incarnation % 4095 + 1) << 20,
-                             .trace = s->server_trace,
-                             .emit = carry_out,
-                             .arg = s};
-    rc = node_new(&v->node, &nc, ctx);
-    rc = rc ? rc : node_load(v->node, v->store, ctx);
-    if (rc)
-        return rc;
-    v->up = true;
-    v->dark = v->draining = v->closing = v->unmarked = false;
-    v->reads_until_ns = v->restart_ns = 0;
-    v->marked_ns = s->now_ns;
-    plan_tick(s, s->now_ns + TICK_NS);
-    return watch_opened(s, ctx);
-}
-
-void server_counts(const struct sim *s, uint64_t *commits, uint64_t *messages, uint64_t *sessions_max)
-{
-    const struct sim_server *v = &s->server;
-    *commits = v->commits;
-    *messages = v->messages;
-    *sessions_max = v->sessions_max;
-    if (!v->node)
-        return;
-    struct node_stats stats;
-    node_stats(v->node, &stats);
-    *commits += stats.counters.commits;
-    *messages += stats.counters.messages;
-    if (stats.sessions_max > *sessions_max)
-        *sessions_max = stats.sessions_max;
-}
-
-/* The process is gone, its sockets with it; `off`: the machine, too. */
-static void process_ends(struct sim *s, bool off)
-{
-    struct sim_server *v = &s->server;
-    if (v->closing && !off)
-        store_mark(v->store, NULL); /* it ends in peace */
-    server_counts(s, &v->commits, &v->messages, &v->sessions_max);
-    /* what was being written when the process died is on the disk, or is not */
-    if (v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
-        job_run_commit(v->store, v->flying);
-    v->flying = NULL;
-    node_free(v->node);
-    store_drop(v->store);
-    if (v->armed) /* a failure that was still to come dies with the process */
-        kv_mem_crash_some(v->kv, UINT64_MAX);
-    v->armed = false;
-    v->node = NULL;
-    v->store = NULL;
-    v->up = v->stopped = v->draining = v->told_to_stop = false;
-    v->incarnation++;
-    v->conns = 0;
-    for (struct load_socket *c = v->dirty; c; c = c->next_dirty)
-        c->dirty = false;
-    v->dirty = NULL;
-    for (struct load_socket *c = s->conns, *next; c; c = next) {
-        next = c->next;
-        c->refs++;
-        conn_drop_server(c);
-        if (off)
-            stream_vanish(&c->stream, STREAM_SERVER);
-        else if (c->unheard)
-            stream_abort(&c->stream, STREAM_SERVER, s->now_ns);
-        else
-            stream_fin(&c->stream, STREAM_SERVER, true, s->now_ns);
-        c->unheard = false;
-        conn_arm(c);
-        conn_unref(c);
-    }
-}
-
-static void begin_drain(struct sim *s)
-{
-    struct sim_server *v = &s->server;
-    if (v->draining)
-        return;
-    v->draining = true;
-    v->drain_until_ns = s->now_ns + DRAIN_NS;
-    step(s, &(struct node_event){.kind = NODE_DRAIN});
-    flush_dirty(s);
-}
-
-void server_kill(struct sim *s, int signal, uint64_t again_ns)
-{
-    struct sim_server *v = &s->server;
-    if (!v->up) {
-        if (again_ns) {
-            v->restart_ns = again_ns;
-            sim_plan(s, again_ns, SIM_START, NULL, v->incarnation);
-        }
-        return;
-    }
-    if (signal == SIGSTOP) {
-        v->stopped = true;
-        if (again_ns)
-            sim_plan(s, again_ns, SIM_CONTINUE, NULL, v->incarnation);
-        return;
-    }
-    v->restart_ns = again_ns;
-    if (signal == SIGTERM || signal == SIGINT) {
-        v->told_to_stop = true;
-        if (!v->stopped)
-            begin_drain(s);
-        return;
-    }
-    watch_note(s, "server killed by signal", (uint64_t)signal);
-    process_ends(s, false);
-    if (again_ns)
-        sim_plan(s, again_ns > s->now_ns ? again_ns : s->now_ns, SIM_START, NULL, v->incarnation);
-}
-
-void server_stop(struct sim *s, uint64_t again_ns)
-{
-    s->server.closing = s->server.up;
-    server_kill(s, SIGKILL, again_ns);
-}
-
-void server_power_cut(struct sim *s, uint64_t again_ns)
-{
-    struct sim_server *v = &s->server;
-    if (v->up && v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
-        fail_a_write(s);
-    if (v->up)
-        process_ends(s, true);
-    kv_mem_crash_some(v->kv, rng_u64(&s->rng));
-    v->dark = true;
-    v->restart_ns = again_ns;
-    if (again_ns)
-        sim_plan(s, again_ns, SIM_START, NULL, v->incarnation);
-}
-
-void server_continue(struct sim *s)
-{
-    struct sim_server *v = &s->server;
-    if (!v->stopped)
-        return;
-    v->stopped = false;
-    plan_tick(s, s->now_ns);
-    if (v->told_to_stop)
-        begin_drain(s);
-    for (struct load_socket *c = s->conns, *next; c; c = next) {
-        next = c->next;
-        if (!c->unheard)
-            continue;
-        c->unheard = false;
-        c->refs++;
-        enum stream_event e = c->ended[STREAM_SERVER];
-        c->ended[STREAM_SERVER] = 0;
-        read_conn(c);
-        mark_dirty(c);
-        flush_dirty(s);
-        if (e)
-            end_conn(c, e);
-        conn_arm(c);
-        conn_unref(c);
-    }
-}
-
-void server_release(struct sim *s)
-{
-    struct sim_server *v = &s->server;
-    if (v->up)
-        process_ends(s, true);
-    if (v->kv)
-        v->kv->ops->close(v->kv);
-    v->kv = NULL;
-    if (v->keys_dir[0]) {
-        char path[96];
-        snprintf(path, sizeof path, "%s/mark", v->keys_dir);
-        unlink(path);
-        rmdir(v->keys_dir);
-    }
+    enum stream_event e = c->ended[STREAM_SERVER];
+    c->unheard = false;
+    c->ended[STREAM_SERVER] = 0;
+    read_conn(c);
+    mark_dirty(c);
+    server_flush(c->sim);
+    if (e)
+        end_conn(c, e);
+    conn_arm(c);
 }

@@ -13,7 +13,8 @@
 #define SIM_SERVER_PORT   8080u
 #define SIM_STREAM        (9ull << 40) /* of the seed: the world's own dice */
 #define SIM_TRACE_EVERY   16384u       /* events after which the trace's files catch up */
-#define SIM_REQUEST_BYTES 196u         /* the HTTP upgrade, and its answer */
+#define SIM_TICK_NS       (20 * NS_PER_MS)
+#define SIM_REQUEST_BYTES 196u /* the HTTP upgrade, and its answer */
 #define SIM_ANSWER_BYTES  166u
 
 enum sim_kind {
@@ -215,6 +216,12 @@ void phones_plan(struct sim *s); /* plan SIM_LOAD for the next timer */
 /* server.c */
 int server_init(struct sim *s, struct err_ctx *ctx);
 int server_start(struct sim *s, struct err_ctx *ctx);
+uint64_t server_step(struct sim *s, struct node_event *e);
+void server_flush(struct sim *s); /* what steps have queued goes into the sockets */
+void server_effect(void *arg, const struct effect *e);
+void server_plan_tick(struct sim *s, uint64_t at_ns);
+void server_fail_a_write(struct sim *s); /* the next one, or the one after it */
+void server_wake(struct load_socket *c); /* what came while it was stopped */
 void server_event(struct load_socket *c, enum stream_event e);
 bool server_listens(const struct sim *s);
 void server_tick(struct sim *s);

@@ -85,8 +85,8 @@ int kv_mem_open(struct kv **out, struct err_ctx *ctx);
 /* Power cut: everything since the last sync is gone, and a failure that was set is over. Only while nobody
  * uses it. */
 void kv_mem_crash(struct kv *kv);
-/* The same, but of the batches since the last sync number i survives, whole, when bit i % 64 of `survivors` is
- * set: a disk keeps what was not synced or loses it, and in no order. */
+/* The same, but of the batches since the last sync number i survives, whole, when bit i % 64 of `survivors`
+ * is set: a disk keeps what was not synced or loses it, and in no order. */
 void kv_mem_crash_some(struct kv *kv, uint64_t survivors);
 /* All that is there now, synced: an image of the disk. */
 int kv_mem_copy(struct kv **out, struct kv *kv, struct err_ctx *ctx);

@@ -256,6 +256,60 @@ static void test_value_larger_than_the_buffer_is_an_error(void **state)
     buf_release(&b);
 }
 
+/* Batch i survives when bit i says so, whole and whatever became of those before it. */
+static void test_mem_crash_may_leave_some_of_what_was_not_synced(void **state)
+{
+    struct fixture *f = *state;
+    char key[2] = "a", val[16];
+    struct buf out = BUF_INIT(64);
+    f->kv->ops->put(f->b, KV_META, bytes("a"), bytes("synced"));
+    assert_int_equal(f->kv->ops->write(f->kv, f->b, KV_SYNC, NULL), 0);
+    for (int i = 0; i < 4; i++) {
+        f->kv->ops->batch_reset(f->b);
+        snprintf(val, sizeof val, "%d", i);
+        key[0] = (char)('a' + i);
+        f->kv->ops->put(f->b, KV_META, bytes(key), bytes(val));
+        key[0] = (char)('p' + i);
+        f->kv->ops->put(f->b, KV_META, bytes(key), bytes(val));
+        assert_int_equal(f->kv->ops->write(f->kv, f->b, KV_LAZY, NULL), 0);
+    }
+    kv_mem_crash_some(f->kv, 1u << 1 | 1u << 3);
+    for (int i = 0; i < 4; i++) {
+        bool there = i & 1;
+        key[0] = (char)('p' + i);
+        buf_reset(&out);
+        assert_int_equal(f->kv->ops->get(f->kv, KV_META, bytes(key), &out, NULL), there ? 0 : ERR_NOTFOUND);
+        key[0] = (char)('a' + i);
+        buf_reset(&out);
+        assert_int_equal(f->kv->ops->get(f->kv, KV_META, bytes(key), &out, NULL),
+                         there || i == 0 ? 0 : ERR_NOTFOUND);
+        if (i == 0)
+            assert_string_equal(buf_cstr(&out), "synced");
+    }
+    kv_mem_crash(f->kv); /* what survived once is on the disk */
+    buf_reset(&out);
+    assert_int_equal(f->kv->ops->get(f->kv, KV_META, bytes("q"), &out, NULL), 0);
+    buf_release(&out);
+}
+
+static void test_mem_copy_is_an_image_that_goes_its_own_way(void **state)
+{
+    struct fixture *f = *state;
+    struct kv *image;
+    struct buf out = BUF_INIT(64);
+    f->kv->ops->put(f->b, KV_META, bytes("a"), bytes("1"));
+    assert_int_equal(f->kv->ops->write(f->kv, f->b, KV_LAZY, NULL), 0);
+    assert_int_equal(kv_mem_copy(&image, f->kv, NULL), 0);
+    f->kv->ops->batch_reset(f->b);
+    f->kv->ops->put(f->b, KV_META, bytes("b"), bytes("2"));
+    assert_int_equal(f->kv->ops->write(f->kv, f->b, KV_SYNC, NULL), 0);
+    kv_mem_crash(image);
+    assert_int_equal(image->ops->get(image, KV_META, bytes("a"), &out, NULL), 0);
+    assert_int_equal(image->ops->get(image, KV_META, bytes("b"), &out, NULL), ERR_NOTFOUND);
+    image->ops->close(image);
+    buf_release(&out);
+}
+
 static void test_mem_crash_takes_what_was_not_synced(void **state)
 {
     struct fixture *f = *state;
@@ -414,6 +468,8 @@ int main(void)
         BOTH(test_agrees_with_a_plain_model),
         BOTH(test_value_larger_than_the_buffer_is_an_error),
         MEM(test_mem_crash_takes_what_was_not_synced),
+        MEM(test_mem_crash_may_leave_some_of_what_was_not_synced),
+        MEM(test_mem_copy_is_an_image_that_goes_its_own_way),
         MEM(test_mem_planned_failures),
         ROCKSDB(test_rocksdb_reopens_with_everything),
         ROCKSDB(test_rocksdb_reserve_refuses_before_writing),
