@@ -95,7 +95,7 @@ static void report(void *arg, const struct load *l, bool interrupted)
 static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     static struct plan plan;
-    if (!strcmp(opt_command(o), "flood") && !strcmp(opt_string(o, "transport"), "mux"))
+    if (flood_wanted(o))
         return flood_command(o, status, err);
     struct judge j = {.options = o};
     struct loadgen_config c = {.keys_dir = opt_string(o, "keys"),

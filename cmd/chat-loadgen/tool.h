@@ -13,7 +13,9 @@ struct plan {
     struct load_fault faults[SCENARIO_FAULTS_MAX];
 };
 int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err);
-/* flood over chat.mux.v1 (flood.c); *status as of a judged run. */
+/* Phones as sessions of chat.mux.v1 (flood.c): `flood --transport mux`, or `run` of a scenario whose
+ * population is a flood. *status as of a judged run. */
+bool flood_wanted(const struct opt_set *o);
 int flood_command(const struct opt_set *o, int *status, struct err_ctx *err);
 int plan_flood(struct plan *p, struct load_config *c, const struct opt_set *o, struct err_ctx *err);
 

@@ -48,6 +48,7 @@ struct flood_world {
 };
 
 struct flood_config {
+    const char *name; /* in the summary; NULL: "flood" */
     uint32_t phones, silent, chat_max, body_max;
     uint64_t rate_per_1000s, churn_per_1000s;
     uint32_t mass_ppm;

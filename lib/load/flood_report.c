@@ -123,6 +123,8 @@ static size_t figures(const struct flood *f, struct figure *out)
          (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_connected, f->cfg.phones),
          true},
         {"rss_mib", (double)f->outside.rss_connected / 1048576.0, false},
+        {"resident_mib", (double)(f->outside.rss_connected + f->outside.server_rss_connected) / 1048576.0,
+         false},
         {"server_rss_mib", (double)f->outside.server_rss_connected / 1048576.0, false},
     };
     _Static_assert(sizeof all / sizeof *all <= FIGURES_MAX, "room for all figures");
@@ -153,8 +155,10 @@ void flood_report_json(const struct flood *f, struct buf *out)
 {
     struct figure all[FIGURES_MAX];
     size_t n = figures(f, all);
-    const char *doubt = flood_doubt(f);
-    buf_str(out, "{\"load\":{\"flood\":{");
+    const char *doubt = flood_doubt(f), *name = f->cfg.name ? f->cfg.name : "flood";
+    buf_str(out, "{\"load\":{");
+    buf_json_str(out, name, strlen(name));
+    buf_str(out, ":{");
     for (size_t i = 0; i < n; i++) {
         if (strchr(all[i].name, '('))
             continue; /* stands below as a set */

@@ -31,7 +31,8 @@ static int run_it(struct chaos *c, struct judge_facts *facts, struct err_ctx *ct
 /* What this scenario needs of the machine. */
 static int check_machine(struct chaos *c, struct err_ctx *ctx)
 {
-    for (uint32_t i = 0; i < c->s.load_n; i++)
+    c->flood = c->s.load[0].flood.on;
+    for (uint32_t i = 0; i < c->s.load_n && !c->flood; i++)
         c->linked |= c->s.load[i].link[0] != 0;
     for (uint32_t i = 0; i < c->s.faults_n; i++) {
         if (fault_only_simulated(c->s.faults[i].what))

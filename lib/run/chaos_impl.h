@@ -29,6 +29,7 @@ struct chaos {
     struct scenario s;
     char dir[512];
     bool linked; /* with links: namespaces; without: loopback */
+    bool flood;  /* sessions of chat.mux.v1 over loopback; they keep sums instead of traces and journals */
     struct tun_world *tun;
     uint64_t link_faults, link_until[SCENARIO_FAULTS_MAX]; /* those that last, a bit each; monotonic ns */
     uint32_t addr, server_addr; /* where phones find it; where it listens, which differs behind a proxy */

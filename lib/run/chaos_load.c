@@ -31,6 +31,13 @@ int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
     char *argv[24] = {program,  "run", c->s.path, "--seed", seed,        "--url", url,
                       "--keys", keys,  "--trace", trace,    "--journal", journal, "--json"};
     int n = 14;
+    if (c->flood) { /* instead of trace and journal: the store that its sums are compared with */
+        snprintf(trace, sizeof trace, "rocksdb:%.500s/data/store", c->dir);
+        argv[9] = "--store";
+        argv[11] = "--json";
+        argv[12] = argv[13] = NULL;
+        n = 12;
+    }
     if (*c->s.variant) {
         argv[n++] = "--variant";
         argv[n++] = c->s.variant;

@@ -48,7 +48,8 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     char program[600], listen[40], data[600], keys[600], trace[600], log[600], extra[sizeof c->s.server_args];
     char *argv[ARGS_MAX] = {program,      "--listen",           listen,    "--data", data, "--keys", keys,
                             "--delivery", c->s.server_delivery, "--trace", trace};
-    int n = 11, rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
+    int n = c->flood ? 9 : 11,
+        rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
     if (rc)
         return rc;
     chaos_address(listen, sizeof listen, c->server_addr, c->server_port);

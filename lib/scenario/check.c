@@ -146,6 +146,24 @@ static int check_population(struct place *at, struct scenario *s, uint32_t i)
     return check_mode(at, p->client, fixes);
 }
 
+static int check_flood(struct place *at, const struct scenario *s)
+{
+    static const struct scenario_habits none;
+    const struct scenario_population *p = &s->load[0];
+    if (s->load_n != 1)
+        return scenario_error(at, ERR_INVALID, "load: a flood is the only population");
+    if (s->faults_n)
+        return scenario_error(at, ERR_INVALID, "faults: a flood has its own (churn, silent, mass)");
+    if (memcmp(&p->habits, &none, sizeof none) != 0 || p->texts[0] || p->chats_per_client != 1)
+        return scenario_error(at, ERR_INVALID,
+                              "load: habits, texts and chats_per_client mean nothing to a flood");
+    if (p->body_min < 16)
+        return scenario_error(at, ERR_RANGE, "load: body: a flood's begin with 16 bytes of time");
+    if (p->flood.silent > p->clients / 2)
+        return scenario_error(at, ERR_RANGE, "load: flood: silent: at most half of the clients");
+    return 0;
+}
+
 static int check_load(struct place *at, struct scenario *s)
 {
     uint64_t addresses = 0;
@@ -158,6 +176,8 @@ static int check_load(struct place *at, struct scenario *s)
         if (rc)
             return rc;
         scenario_leave(at, mark);
+        if (s->load[i].flood.on)
+            return check_flood(at, s);
         if (s->load[i].link[0])
             addresses += (uint64_t)s->load[i].clients * SCENARIO_ADDRESS_STRIDE;
     }

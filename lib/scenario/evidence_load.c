@@ -46,6 +46,32 @@ static void read_counts(const json_t *o, struct judge_scope *scope, struct repor
     }
 }
 
+/* Figures of a flood (load/flood_report.c); -1 there: not known. */
+static void read_flood(const json_t *o, struct judge_scope *scope)
+{
+    static const struct {
+        const char *key;
+        enum metric m;
+    } figures[] = {{"connected_s", METRIC_CONNECTED_S},
+                   {"mass_s", METRIC_MASS_S},
+                   {"verified", METRIC_VERIFIED},
+                   {"verify_bad", METRIC_VERIFY_BAD},
+                   {"lost", METRIC_LOST_AT_PHONES},
+                   {"silent_gone", METRIC_SILENT_GONE},
+                   {"silent_s_max", METRIC_SILENT_S_MAX},
+                   {"wrong_idle_closes", METRIC_WRONG_IDLE_CLOSES},
+                   {"accepted_per_s", METRIC_ACCEPTED_PER_S},
+                   {"delivered_per_s", METRIC_DELIVERED_PER_S},
+                   {"resident_mib", METRIC_RESIDENT_MIB},
+                   {"rss_per_phone", METRIC_PHONE_BYTES},
+                   {"server_rss_per_session", METRIC_SESSION_BYTES}};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        const json_t *v = json_object_get(o, figures[i].key);
+        if (json_is_number(v) && json_number_value(v) >= 0)
+            judge_set(scope, figures[i].m, json_number_value(v));
+    }
+}
+
 static void doubt(struct evidence *e, const char *name, const char *text)
 {
     if (!e->doubt[0])
@@ -74,6 +100,11 @@ static void read_population(struct evidence *e, const json_t *o, const struct sc
     read_counts(o, scope, p);
     read_times(o, "latency_ms", scope, METRIC_DELIVERY_MS, &p->latency);
     read_times(o, "accept_ms", scope, METRIC_ACCEPT_MS, &p->accept);
+    if (from->flood.on) {
+        struct report_times server;
+        read_times(o, "server_ms", scope, METRIC_SERVER_MS, &server);
+        read_flood(o, scope);
+    }
     const json_t *lag = json_object_get(o, "send_lag_ms_p99");
     if (json_is_number(lag)) {
         double limit = (double)e->s->send_lag_max / 1e6;

@@ -68,6 +68,21 @@ static int read_habits(struct place *at, void *out, const json_t *v)
     return scenario_read_object(at, v, fields, NULL, &((struct scenario_population *)out)->habits);
 }
 
+static int read_flood(struct place *at, void *out, const json_t *v)
+{
+    static const struct field fields[] = {NUMBER(scenario_flood, "churn", FIELD_RATE, churn_per_1000s),
+                                          NUMBER(scenario_flood, "silent", FIELD_U32, silent),
+                                          NUMBER(scenario_flood, "mass", FIELD_SHARE, mass_ppm),
+                                          NUMBER(scenario_flood, "dark", FIELD_DURATION, dark),
+                                          NUMBER(scenario_flood, "ramp", FIELD_DURATION, ramp),
+                                          NUMBER(scenario_flood, "setup", FIELD_DURATION, setup),
+                                          FIELDS_END};
+    struct scenario_flood *f = &((struct scenario_population *)out)->flood;
+    *f = (struct scenario_flood){
+        .on = true, .dark = 3 * NS_PER_S, .ramp = 10 * NS_PER_S, .setup = 120 * NS_PER_S};
+    return scenario_read_object(at, v, fields, NULL, f);
+}
+
 static int read_population(struct place *at, void *out, const json_t *v)
 {
     static const struct field fields[] = {
@@ -83,6 +98,7 @@ static int read_population(struct place *at, void *out, const json_t *v)
         NUMBER(scenario_population, "retries", FIELD_U32, retries),
         NUMBER(scenario_population, "resync", FIELD_DURATION, resync_window),
         CUSTOM("habits", false, read_habits),
+        CUSTOM("flood", false, read_flood),
         FIELDS_END};
     struct scenario_population *p = out;
     *p = (struct scenario_population){.client = "reliable",

@@ -41,6 +41,15 @@ struct scenario_habits {
     uint32_t storage_loss_ppm;     /* of returns to the foreground: the phone lost what it had surfaced */
 };
 
+/* With this, a population is a flood: sessions of chat.mux.v1, up to millions, each behind a simulated link
+ * of its own (load/flood.h), instead of sockets on real links. It is then the only population; its chats are
+ * Zipf up to chat_size; habits, chats_per_client, texts and faults of phones do not apply. */
+struct scenario_flood {
+    bool on;
+    uint32_t silent, mass_ppm;
+    uint64_t churn_per_1000s, dark, ramp, setup;
+};
+
 struct scenario_population {
     char name[SCENARIO_NAME];
     char link[SCENARIO_NAME]; /* "" : plain, no link */
@@ -54,6 +63,7 @@ struct scenario_population {
     uint32_t retries;            /* "not sent yet" is shown after so many, default 3 */
     uint64_t resync_window;      /* sync {since} on coming to the foreground; default 30m */
     struct scenario_habits habits;
+    struct scenario_flood flood;
 };
 
 enum fault_do {

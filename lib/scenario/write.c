@@ -53,6 +53,23 @@ static void write_habits(struct buf *out, const struct scenario_habits *h)
     buf_str(out, " }");
 }
 
+static void write_flood(struct buf *out, const struct scenario_flood *f)
+{
+    if (!f->on)
+        return;
+    buf_printf(out,
+               ",\n      \"flood\": { \"churn\": %" PRIu64 ".%03" PRIu64 ", \"silent\": %" PRIu32
+               ", \"mass\": %" PRIu32 ".%06" PRIu32 ", ",
+               f->churn_per_1000s / 1000, f->churn_per_1000s % 1000, f->silent, f->mass_ppm / 1000000,
+               f->mass_ppm % 1000000);
+    duration(out, "dark", f->dark);
+    buf_str(out, ", ");
+    duration(out, "ramp", f->ramp);
+    buf_str(out, ", ");
+    duration(out, "setup", f->setup);
+    buf_str(out, " }");
+}
+
 static void write_population(struct buf *out, const struct scenario_population *p)
 {
     buf_str(out, "    { ");
@@ -75,6 +92,7 @@ static void write_population(struct buf *out, const struct scenario_population *
         text(out, "texts", p->texts);
     }
     write_habits(out, &p->habits);
+    write_flood(out, &p->flood);
     buf_str(out, " }");
 }
 
