@@ -56,7 +56,7 @@ static void read_flood(const json_t *o, struct judge_scope *scope)
                    {"mass_s", METRIC_MASS_S},
                    {"verified", METRIC_VERIFIED},
                    {"verify_bad", METRIC_VERIFY_BAD},
-                   {"lost", METRIC_LOST_AT_PHONES},
+                   {"lost", METRIC_NOT_SURFACED},
                    {"silent_gone", METRIC_SILENT_GONE},
                    {"silent_s_max", METRIC_SILENT_S_MAX},
                    {"wrong_idle_closes", METRIC_WRONG_IDLE_CLOSES},
