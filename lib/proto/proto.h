@@ -21,15 +21,15 @@
 
 #define PROTO_SUBPROTOCOL     "chat.v1"
 #define PROTO_SUBPROTOCOL_BIN "chat.v1.bin"
-#define PROTO_FRAME_MAX   (4u << 20)
-#define PROTO_BODY_MAX    (64u << 10)
-#define PROTO_KIND_MAX    31u
-#define PROTO_BATCH_MAX   50u   /* messages in one frame */
-#define PROTO_CLAIMS_MAX  4096u /* chats in hello.resume / welcome.chats */
-#define PROTO_USERS_MAX   1024u
-#define PROTO_NOTICES_MAX 64u
-#define PROTO_TAG_BYTES   16u
-#define PROTO_SEQ_MAX     ((1ull << 53) - 1)
+#define PROTO_FRAME_MAX       (4u << 20)
+#define PROTO_BODY_MAX        (64u << 10)
+#define PROTO_KIND_MAX        31u
+#define PROTO_BATCH_MAX       50u   /* messages in one frame */
+#define PROTO_CLAIMS_MAX      4096u /* chats in hello.resume / welcome.chats */
+#define PROTO_USERS_MAX       1024u
+#define PROTO_NOTICES_MAX     64u
+#define PROTO_TAG_BYTES       16u
+#define PROTO_SEQ_MAX         ((1ull << 53) - 1)
 
 enum msg_type {
     MSG_NONE,

@@ -17,8 +17,8 @@ struct loadgen_config {
 
 /* "ws://IP:PORT/path" (localhost too); the path points into the text. ERR_USAGE. */
 int loadgen_parse_url(struct loadgen_config *c, const char *url, struct err_ctx *ctx);
-/* Raise this process's limit of open files as far as the kernel lets us; ERR_UNAVAILABLE when `sockets` do not fit,
- * saying what stops it. */
+/* Raise this process's limit of open files as far as the kernel lets us; ERR_UNAVAILABLE when `sockets` do
+ * not fit, saying what stops it. */
 int loadgen_raise_files(uint64_t sockets, struct err_ctx *ctx);
 /* Runs to the end, or to SIGINT / SIGTERM (interrupted). `report` is called once with what was done, unless
  * it could not even begin. */

@@ -875,7 +875,8 @@ static void test_an_own_message_can_be_the_first_that_a_device_without_memory_is
     begin(&s);
     say(&s);
     struct id id = first(&s, CLIENT_SUBMITTED)->id;
-    step(&s, (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET}); /* accepted is lost */
+    step(&s,
+         (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET}); /* accepted is lost */
     pass(&s, S);
     step(&s, (struct client_event){.type = CLIENT_CONNECTED});
     welcome(&s, &(struct claim){CHAT, EPOCH, 1}, 1);
