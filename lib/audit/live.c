@@ -187,6 +187,12 @@ bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq)
     return false;
 }
 
+bool live_ever_member(const struct live_chat *c, uint64_t user)
+{
+    uint32_t i = first_range(c, user);
+    return i < c->members_n && c->members[i].user == user;
+}
+
 void live_member_row(struct live *l, const struct member_row *m)
 {
     struct live_chat *c = live_chat_make(l, m->chat);

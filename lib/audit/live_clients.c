@@ -59,7 +59,8 @@ void live_accepted(struct live *l, uint64_t user, uint64_t chat, uint64_t epoch,
     if (l->promises.log && !(m->flags & (MESSAGE_STORED | MESSAGE_LOST)))
         live_fail(l, LIVE_NOT_DURABLE, chat, id, "user %" PRIu64 " saw accepted for what is not in the store",
                   user);
-    if (l->promises.log && m->flags & MESSAGE_STORED && m->epoch == epoch && m->seq != seq)
+    if (l->promises.log && l->promises.dedup && m->flags & MESSAGE_STORED && m->epoch == epoch &&
+        m->seq != seq)
         live_fail(l, LIVE_STORED_TWICE, chat, id,
                   "user %" PRIu64 " was told seq %" PRIu64 ", the store has it at %" PRIu64, user, seq,
                   m->seq);
@@ -184,7 +185,7 @@ void live_forgot(struct live *l, uint64_t user, uint32_t device)
     void *v;
     while (map_next(&l->chats, &at, NULL, &v)) {
         struct live_chat *c = *(struct live_chat **)v;
-        if (!live_was_member(c, user, UINT64_MAX - 1))
+        if (!live_ever_member(c, user)) /* one who was removed forgets, too, and may come back */
             continue;
         struct live_seat *s = live_seat(c, user, device);
         *s = (struct live_seat){.user = user, .device = device, .forgot = true};

@@ -84,6 +84,7 @@ uint32_t live_find(const struct live_chat *c, uint64_t seq);
 struct live_entry *live_entry_at(const struct live_chat *c, uint64_t seq); /* NULL: none */
 /* Was the user a member when this seq was given? */
 bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq);
+bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
 void live_member_row(struct live *l, const struct member_row *m);
 /* Append an entry that the store holds, with all that can be said against it. */

@@ -109,8 +109,20 @@ static void draw_habits(struct draw *d, struct scenario_habits *h, bool linked)
     }
 }
 
+/* Some services have only some of the fixes: they promise less, and must keep that. */
+static void draw_features(struct draw *d, char *out, size_t size, const char *const *words, uint32_t n)
+{
+    snprintf(out, size, "legacy");
+    for (uint32_t i = 0; i < n; i++) {
+        size_t at = strlen(out);
+        if (coin(d, 50))
+            snprintf(out + at, size - at, "+%s", words[i]);
+    }
+}
+
 static void draw_population(struct draw *d, uint32_t i)
 {
+    static const char *const words[] = {"retry", "ack", "resync"};
     struct scenario_population *p = &d->s->load[i];
     *p = (struct scenario_population){.client = "reliable", .retries = (uint32_t)between(d, 1, 5)};
     snprintf(p->name, sizeof p->name, "people-%c", 'a' + (int)i);
@@ -122,6 +134,8 @@ static void draw_population(struct draw *d, uint32_t i)
     p->rate_per_1000s = between(d, 200, coin(d, 30) ? 40000 : 5000);
     p->body_min = 1;
     p->body_max = (uint32_t)between(d, 1, coin(d, 10) ? 20000 : 200);
+    if (coin(d, strcmp(d->s->server_delivery, "reliable") ? 50 : 5))
+        draw_features(d, p->client, sizeof p->client, words, 3);
     p->resync_window = 1800 * NS_PER_S;
     draw_habits(d, &p->habits, p->link[0] != 0);
 }
@@ -225,8 +239,11 @@ static void draw_faults(struct draw *d)
 
 static void draw_server(struct draw *d)
 {
+    static const char *const words[] = {"retry", "durable", "ack", "resync"};
     struct scenario *s = d->s;
     snprintf(s->server_delivery, sizeof s->server_delivery, "reliable");
+    if (coin(d, 10))
+        draw_features(d, s->server_delivery, sizeof s->server_delivery, words, 4);
     if (coin(d, 30))
         number(d, s->server_args, sizeof s->server_args, " --backlog ", 2, 60, "");
     if (coin(d, 30))

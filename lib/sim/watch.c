@@ -115,7 +115,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     switch (e->type) {
     case CLIENT_SUBMITTED:
         note(s, "said", &e->id, e->chat, c->user, e->intent);
-        live_submitted(s->live, c->user, e->chat, &e->id, (c->config->features & CLIENT_RETRY) != 0);
+        live_submitted(s->live, c->user, e->chat, &e->id,
+                       (c->config->features & CLIENT_RETRY) && (s->server.features & DELIVERY_RETRY));
         break;
     case CLIENT_RESENT:
         note(s, "pressed again", &e->id, e->chat, c->user, e->intent);
