@@ -27,7 +27,14 @@ static const struct opt_tool tool = {
         "Reads the folders that chatd-server --trace, chat-loadgen --trace, chat-netem --trace and "
         "chat-chaos "
         "write, joins them by message id, and gives each (message, recipient) one verdict that cites its "
-        "records. What the records do not prove is not_observed, never a loss.\n\n"
+        "records. What the records do not prove is not_observed, never a loss. Captures (pcap, pcapng) among "
+        "the folders stand in for the sides that wrote no trace: the phones' end, the server's end, or "
+        "both.\n\n"
+        "TLS in captures is recognised and not decrypted. With its key log, Wireshark's tshark writes the "
+        "plain "
+        "bytes, which are read here: tshark -r tls.pcap -o tls.keylog_file:KEYS -U 'OSI layer 7' -w "
+        "plain.pcapng; "
+        "chat-trace pcap -r plain.pcapng\n\n"
         "Exit status of funnel: 0 nothing lost, 1 something lost, 2 nothing lost but some pairs not "
         "observed; 65 when a file could not be read whole.",
     .commands = commands,
@@ -67,7 +74,8 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
     int n = 0;
     for (int i = explaining; i < opt_operands(o) && n < 256; i++)
         dirs[n++] = opt_operand(o, i);
-    int rc = tool_load_as(&r, opt_string(o, "dialect"), dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
+    int rc =
+        tool_load_as(&r, opt_string(o, "dialect"), dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
     if (!rc && diffing)
         rc = tool_load_as(&second, opt_string(o, "dialect"), dirs + 1, 1, true, err);
     if (rc)

@@ -25,7 +25,7 @@ struct listing {
     uint32_t point, writer_ifaces;
     uint64_t last_ns;
     uint64_t packets, filtered, other, fragments, cut_short, bad, unknown_link, dropped, bytes;
-    uint64_t ends[TCP_ENDS];
+    uint64_t ends[TCP_ENDS], tls_ends[TCP_ENDS];
     bool quiet_rows; /* only the summary */
 };
 
@@ -51,6 +51,8 @@ static void on_close(void *arg, struct tcp_flow *f)
     struct listing *l = arg;
     if (tap_conn(f)->kind == TAP_WEBSOCKET)
         l->ends[f->end]++;
+    if (tap_conn(f)->kind == TAP_TLS)
+        l->tls_ends[f->end]++;
 }
 
 static void take_packet(struct listing *l, const struct capture_packet *k)
@@ -63,6 +65,9 @@ static void take_packet(struct listing *l, const struct capture_packet *k)
     switch (packet_read(&p, k->link, k->p, k->n, k->wire)) {
     case PACKET_TCP:
         tap_packet(&l->tap, &p, l->point + k->iface, k->ts_ns, k->number);
+        break;
+    case PACKET_PDU:
+        tcp_pdu(&l->tap.tcp, &p, l->point + k->iface, k->ts_ns, k->number);
         break;
     case PACKET_OTHER:
         l->other++;
@@ -180,6 +185,9 @@ static int figures(const struct listing *l, struct figure *f)
         {"connections", "TCP connections", c->flows, false},
         {"websocket", "WebSocket", t->conns[TAP_WEBSOCKET], false},
         {"tls", "TLS (not read)", t->conns[TAP_TLS], false},
+        {"tls_fin", "of them closed", l->tls_ends[TCP_END_FIN], false},
+        {"tls_rst", "of them reset", l->tls_ends[TCP_END_RST], false},
+        {"tls_open", "of them open at the end", l->tls_ends[TCP_END_OPEN], false},
         {"http", "HTTP", t->conns[TAP_HTTP], false},
         {"messages", "messages", t->messages, false},
         {"retransmitted_packets", "retransmitted packets", c->again_packets, false},
@@ -237,8 +245,9 @@ static bool summarize(const struct listing *l, const struct opt_set *o)
         if (f[i].text && f[i].value)
             fprintf(stderr, "%12" PRIu64 "  %s\n", f[i].value, f[i].text);
     if (l->tap.count.conns[TAP_TLS])
-        fputs("TLS is recognised, not decrypted: with its key log, tshark can write the plain bytes (see "
-              "chat-trace --man, DECRYPTED CAPTURES)\n",
+        fputs("TLS is recognised, not decrypted: with its key log, tshark can write the plain bytes "
+              "(chat-trace "
+              "--man says how)\n",
               stderr);
     return hole;
 }

@@ -26,6 +26,7 @@ bool packet_link_known(unsigned link)
     case PACKET_LINK_COOKED:
     case PACKET_LINK_IPV4:
     case PACKET_LINK_IPV6:
+    case PACKET_LINK_PDU:
     case PACKET_LINK_COOKED2:
         return true;
     default:
@@ -165,8 +166,49 @@ static enum packet_kind read_ipv6(struct packet *k, uint8_t *p, uint32_t n, uint
     return next == 6 ? read_tcp(k, p + at, n - at, len - at) : PACKET_OTHER;
 }
 
+/* Tags {u16 type, u16 length, value}, big-endian, up to type 0 (epan/exported_pdu.h): what `tshark -U` writes
+ * of a decrypted TLS stream. */
+static enum packet_kind read_pdu(struct packet *k, uint8_t *p, uint32_t n, uint32_t wire)
+{
+    enum { IPV4_SRC = 20, IPV4_DST, IPV6_SRC, IPV6_DST, PORT_TYPE, SRC_PORT, DST_PORT };
+    uint32_t at = 0, seen = 0;
+    memset(k, 0, sizeof *k);
+    for (;;) {
+        if (at + 4 > n)
+            return PACKET_SHORT;
+        uint32_t type = be16(p + at), len = be16(p + at + 2);
+        const uint8_t *v = p + at + 4;
+        at += 4 + len;
+        if (!type)
+            break;
+        if (at > n)
+            return PACKET_SHORT;
+        if ((type == IPV4_SRC || type == IPV4_DST) && len == 4) {
+            uint8_t *a = k->addr[type == IPV4_DST];
+            a[10] = a[11] = 0xff;
+            memcpy(a + 12, v, 4);
+        } else if ((type == IPV6_SRC || type == IPV6_DST) && len == 16) {
+            memcpy(k->addr[type == IPV6_DST], v, 16);
+        } else if ((type == SRC_PORT || type == DST_PORT) && len == 4) {
+            k->port[type == DST_PORT] = (uint16_t)be32(v);
+        } else {
+            continue;
+        }
+        seen |= 1u << (type - IPV4_SRC);
+    }
+    if (at > n || !(seen & 1u << (SRC_PORT - IPV4_SRC)) || !(seen & 1u << (DST_PORT - IPV4_SRC)))
+        return PACKET_OTHER;
+    k->payload = p + at;
+    k->captured = n - at;
+    k->payload_len = wire - at;
+    k->wscale = 0xff;
+    return PACKET_PDU;
+}
+
 enum packet_kind packet_read(struct packet *k, unsigned link, uint8_t *p, uint32_t n, uint32_t wire)
 {
+    if (link == PACKET_LINK_PDU)
+        return read_pdu(k, p, n < wire ? n : wire, wire);
     n = n < wire ? n : wire;
     int at = link_header(link, p, n);
     if (at < 0)

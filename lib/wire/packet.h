@@ -3,8 +3,8 @@
  * Ethernet with any number of VLAN tags (802.1Q, 802.1ad), Linux cooked v1 and v2, raw IP, BSD loopback; IPv4
  * and IPv6 with extension headers. IP fragments are recognised and not put together. A capture that was
  * snapped tells payload_len (what was on the wire) and captured (what is here) apart. An IPv4 length of 0 is
- * a packet that the network card was to cut up (TSO): its length is then the frame's. A packet that says it is
- * longer than its frame was captured in part.
+ * a packet that the network card was to cut up (TSO): its length is then the frame's. A packet that says it
+ * is longer than its frame was captured in part.
  *
  * Must not know: streams, files. */
 #ifndef WIRE_PACKET_H
@@ -24,6 +24,7 @@ enum packet_link {
     PACKET_LINK_COOKED = 113,
     PACKET_LINK_IPV4 = 228,
     PACKET_LINK_IPV6 = 229,
+    PACKET_LINK_PDU = 252, /* Wireshark's exported PDUs: plain bytes of a layer, and whose they are */
     PACKET_LINK_COOKED2 = 276,
 };
 bool packet_link_known(unsigned link);
@@ -34,6 +35,7 @@ enum packet_kind {
     PACKET_FRAGMENT, /* TCP in an IP fragment */
     PACKET_SHORT,    /* headers are not whole: snapped */
     PACKET_BAD,      /* lengths contradict each other */
+    PACKET_PDU,      /* addresses, ports, payload; no numbers: the bytes follow those before (tcp_pdu) */
 };
 
 #define PACKET_FIN 0x01

@@ -497,3 +497,17 @@ void tcp_packet(struct tcp *t, const struct packet *k, uint32_t point, uint64_t 
     if (t->used > t->c.memory)
         tcp_make_room(t, f);
 }
+
+void tcp_pdu(struct tcp *t, struct packet *k, uint32_t point, uint64_t ts, uint64_t number)
+{
+    int dir;
+    struct tcp_flow *f = tcp_flow_of(t, k, point, ts, &dir);
+    if (!f)
+        return;
+    struct tcp_half *h = &f->half[dir];
+    if (!h->begun)
+        begin(h, 1, true);
+    k->seq = h->origin + (uint32_t)h->next;
+    k->flags = PACKET_PSH;
+    tcp_packet(t, k, point, ts, number);
+}

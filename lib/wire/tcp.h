@@ -146,6 +146,8 @@ struct tcp {
 int tcp_init(struct tcp *t, const struct tcp_config *c, struct err_ctx *ctx);
 /* Hot path: allocates only for a new connection or a segment out of order. */
 void tcp_packet(struct tcp *t, const struct packet *k, uint32_t point, uint64_t ts_ns, uint64_t number);
+/* Bytes that somebody else put in order (PACKET_PDU): they follow those that came before. */
+void tcp_pdu(struct tcp *t, struct packet *k, uint32_t point, uint64_t ts_ns, uint64_t number);
 /* End every connection as it stands. */
 void tcp_finish(struct tcp *t);
 void tcp_release(struct tcp *t);

@@ -133,7 +133,8 @@ static void on_close(void *arg, struct tcp_flow *f)
     c->end_ns = f->last_ns;
     c->syn_ns = f->syn_ns;
     for (int d = 0; d < 2; d++) {
-        c->acked[d] = f->half[d].ack_seen ? f->half[d].acked : 0;
+        if (!d || !c->leaving)
+            c->acked[d] = f->half[d].ack_seen ? f->half[d].acked : 0;
         c->captured_end[d] = f->half[d].seen;
     }
     bool reset = f->rst_ns != 0;
@@ -185,7 +186,7 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
     point->missed += k->dropped;
     enum packet_kind kind =
         packet_link_known(k->link) ? packet_read(&p, k->link, k->p, k->n, k->wire) : PACKET_SHORT;
-    point->missed += kind == PACKET_SHORT || kind == PACKET_FRAGMENT;
+    point->missed += kind == PACKET_SHORT || kind == PACKET_FRAGMENT || kind == PACKET_PDU; /* no packets */
     if (kind != PACKET_TCP)
         return;
     uint8_t payload[64];
@@ -200,6 +201,10 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
     struct ev_conn *c = ev_conn(e, index_of(f));
     if (dir == 0)
         c->heard_ns = k->ts_ns;
+    if (dir == 0 && p.flags & (PACKET_FIN | PACKET_RST) && !c->leaving) {
+        c->leaving = true;
+        c->acked[1] = f->half[1].ack_seen ? f->half[1].acked : 0;
+    }
     if (dir == 0 && f->half[0].seen > c->spoke_to) {
         c->spoke_to = f->half[0].seen;
         c->spoke_ns = k->ts_ns;

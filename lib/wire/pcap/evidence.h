@@ -12,6 +12,11 @@
  * 4.2.2.13). What a phone got after its own last word, on a connection that it then reset, was read or was
  * not: TRACE_FLAG_UNSURE, and the verdict is not_observed.
  *
+ * With the server's end alone, what a phone had not acknowledged when it closed counts as lost on the way
+ * down, although it may have reached a phone whose app did not read it any more; what it never tried to send
+ * is not seen. With the phones' end alone, what they received is known, and not what became of what they
+ * sent.
+ *
  * Members of a chat are those that `create`, `join`, `leave` name, and whoever sent or was sent to there.
  *
  * Completeness: a part is complete when its capture missed nothing: no gap, no eviction, no packet dropped,

@@ -33,6 +33,7 @@ struct ev_conn {
     uint64_t spoke_ns; /* the client's last new bytes: its app was alive then */
     uint64_t spoke_to; /* where they end */
     uint64_t heard_ns; /* any packet of the client's */
+    bool leaving;      /* its FIN or RST was seen: acked[1] stands */
     bool replaced;     /* left without a word: the same device opened another one at close_ns */
 };
 

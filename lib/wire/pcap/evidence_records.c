@@ -5,6 +5,7 @@
 #include "util/clock.h"
 #include "wire/pcap/evidence_impl.h"
 
+#define CROSSING_NS    NS_PER_S
 #define PUSH_SPREAD_NS (50 * NS_PER_MS)
 #define PHONES_NODE    (TRACE_NODE_LOAD + 50)
 #define SERVER_NODE    (TRACE_NODE_SERVER + 50)
@@ -87,8 +88,10 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
     memcpy(&ev.id, &c->flow, sizeof c->flow);
     if (!c->guess)
         emit(e, side, ev);
-    if (!c->whole_end)
-        return;
+    bool told = side == TRACE_SIDE_LOAD && s->phones_from_server;
+    if (!c->whole_end || (told && !c->left_ns && !c->replaced))
+        return; /* seen from the server, a phone that falls silent may still have what it did not acknowledge
+                 */
     ev = (struct trace_event){.ts_ns = side == TRACE_SIDE_LOAD ? c->close_ns : c->end_ns,
                               .conn = c->number,
                               .user = user_of(c),
@@ -98,7 +101,13 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
         ev.reason = REASON_CLOSED_BY_PEER;
     if (side == TRACE_SIDE_LOAD && c->replaced) {
         ev.flags = TRACE_FLAG_UNSURE;
-        ev.arg = c->close_ns > c->spoke_ns ? c->close_ns - c->spoke_ns : 0;
+        /* from the server's end alone what went before is unsure as a whole: lost on the way, or in the phone
+         */
+        ev.arg = told ? UINT64_MAX / 2 : c->close_ns > c->spoke_ns ? c->close_ns - c->spoke_ns : 0;
+    }
+    if (told && !c->replaced) { /* its FIN and a push may have crossed */
+        ev.flags = TRACE_FLAG_UNSURE;
+        ev.arg = CROSSING_NS;
     }
     emit(e, side, ev);
 }
@@ -382,12 +391,12 @@ static void fan_out(struct evidence *e, const struct sides *s, const struct memb
 
 /* ---- packets ---- */
 
-static void packets(struct evidence *e, bool both)
+static void packets(struct evidence *e)
 {
     for (uint32_t i = 0; i < e->packet.n; i++) {
         const struct ev_packet *p = ev_packet(e, i);
         bool sender = (ev_role(e, p->conn) == EVIDENCE_PHONES) == (p->dir == 0);
-        bool lost = sender && (p->lost || (both && !p->paired));
+        bool lost = sender && (p->lost || !p->paired);
         if (!ev_conn(e, p->conn)->websocket || (sender && !lost))
             continue;
         struct trace_event ev = {.ts_ns = p->ts_ns,
@@ -511,8 +520,8 @@ int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx 
         find_members(e, &k);
         fan_out(e, &s, &k);
     }
-    if (want[TRACE_SIDE_LINK] && (s.phones || s.server))
-        packets(e, s.phones && s.server);
+    if (want[TRACE_SIDE_LINK] && s.phones && s.server)
+        packets(e);
     for (int side = 0; rc == 0 && side < TRACE_SIDES; side++)
         rc = number_lanes(e, (enum trace_side)side, ctx);
     free(s.push);
@@ -522,7 +531,7 @@ int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx 
     if (rc < 0)
         return rc;
     add_part(e, TRACE_SIDE_SERVER, missed_of(e, EVIDENCE_SERVER));
-    add_part(e, TRACE_SIDE_LINK, missed_of(e, EVIDENCE_UNKNOWN) + !(s.phones && s.server));
+    add_part(e, TRACE_SIDE_LINK, missed_of(e, EVIDENCE_UNKNOWN));
     add_part(e, TRACE_SIDE_LOAD, missed_of(e, EVIDENCE_PHONES) + s.phones_from_server);
     return 0;
 }

@@ -1,0 +1,254 @@
+/* Captures at both ends of a link, and what follows from them: who lost what, with no other trace. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <unistd.h>
+
+#include "tests/bench/pcap_gen.h"
+#include "trace/join.h"
+#include "wire/pcap/evidence.h"
+
+#define MS 1000000ull
+enum { PHONE, SERVER };
+
+/* Two files, written packet by packet. delay: to the other end. */
+struct link {
+    struct gen gen[2];
+    FILE *file[2];
+    char path[2][64];
+    uint64_t now, delay;
+    int64_t skew; /* of the server's clock */
+    uint32_t seq[8][2];
+};
+
+static bool to_file(void *arg, const void *p, size_t n)
+{
+    return fwrite(p, 1, n, arg) == n;
+}
+
+static void open_link(struct link *l)
+{
+    const uint32_t head[6] = {0xa1b2c3d4, 2 | 4 << 16, 0, 0, 262144, 1};
+    *l = (struct link){.now = 1764000000ull * 1000 * MS, .delay = 20 * MS};
+    for (int e = 0; e < 2; e++) {
+        snprintf(l->path[e], sizeof l->path[e], "/tmp/test-evidence-%d-%d.pcap", (int)getpid(), e);
+        l->file[e] = fopen(l->path[e], "we");
+        assert_non_null(l->file[e]);
+        l->gen[e] = (struct gen){.c = {.flows = 8}, .sink = to_file, .arg = l->file[e]};
+        rng_seed(&l->gen[e].rng, 1);
+        l->gen[e].flow = calloc(8, sizeof *l->gen[e].flow);
+        for (int i = 0; i < 8; i++)
+            l->gen[e].flow[i].port = (uint16_t)(5000 + i);
+        buf_init(&l->gen[e].out, 4 << 20);
+        buf_add(&l->gen[e].out, head, sizeof head);
+    }
+}
+
+/* lost: it never comes out at the other end. */
+static void packet(struct link *l, uint32_t flow, int dir, unsigned flags, const void *p, size_t n, bool lost)
+{
+    int from = dir ? SERVER : PHONE, to = !from;
+    uint32_t *seq = l->seq[flow];
+    for (int k = 0; k < (lost ? 1 : 2); k++) {
+        int e = k ? to : from;
+        l->gen[e].ts_ns = l->now + (k ? l->delay : 0) + (e == SERVER ? (uint64_t)l->skew : 0);
+        l->gen[e].truth.packets = l->now / MS; /* the IP id: the same at both ends */
+        gen_packet(&l->gen[e], flow, dir, seq[dir], seq[!dir], flags, p, (uint32_t)n);
+    }
+    if (!lost)
+        seq[dir] += (uint32_t)n + !!(flags & (GEN_SYN | GEN_FIN));
+    l->now += l->delay + 5 * MS;
+}
+
+static void say(struct link *l, uint32_t flow, int dir, bool lost, const char *text)
+{
+    static const uint8_t mask[4] = {1, 2, 3, 4};
+    struct buf b = BUF_INIT(1 << 16);
+    ws_frame(&b, WS_TEXT, text, strlen(text), dir ? NULL : mask);
+    packet(l, flow, dir, GEN_ACK | GEN_PSH, b.data, b.len, lost);
+    buf_release(&b);
+    if (!lost)
+        packet(l, flow, !dir, GEN_ACK, NULL, 0, false);
+}
+
+static void phone_opens(struct link *l, uint32_t flow, unsigned user)
+{
+    static const char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
+    char claims[64], token[128], hello[300];
+    struct buf b = BUF_INIT(1 << 16);
+    l->seq[flow][0] = 1000 * flow;
+    l->seq[flow][1] = 5000 * flow;
+    /* a handshake in its true times: that is how the ends are told apart */
+    packet(l, flow, 0, GEN_SYN, NULL, 0, false);
+    packet(l, flow, 1, GEN_SYN | GEN_ACK, NULL, 0, false);
+    packet(l, flow, 0, GEN_ACK, NULL, 0, false);
+    ws_upgrade_request(&b, "x", "/", key, "chat.v1", NULL);
+    packet(l, flow, 0, GEN_ACK | GEN_PSH, b.data, b.len, false);
+    buf_reset(&b);
+    ws_upgrade_response(&b, key, strlen(key), "chat.v1");
+    packet(l, flow, 1, GEN_ACK | GEN_PSH, b.data, b.len, false);
+    buf_release(&b);
+    snprintf(claims, sizeof claims, "{\"sub\":\"%u\"}", user);
+    token[base64url_encode(token, claims, strlen(claims))] = 0;
+    snprintf(hello, sizeof hello,
+             "{\"t\":\"hello\",\"token\":\"e.%s.s\",\"device\":1,\"net\":\"lte\",\"resume\":[]}", token);
+    say(l, flow, 0, false, hello);
+}
+
+static const char *message(const char *t, int n)
+{
+    static char text[300];
+    snprintf(text, sizeof text,
+             !strcmp(t, "send") ? "{\"t\":\"send\",\"id\":\"0193a1c2-7b1e-7c4a-9d55-0000000000%02d\","
+                                  "\"chat\":\"17\",\"kind\":\"text\",\"body\":\"x\"}"
+                                : "{\"t\":\"msg\",\"chat\":\"17\",\"epoch\":\"1\",\"seq\":1,\"id\":"
+                                  "\"0193a1c2-7b1e-7c4a-9d55-0000000000%02d\","
+                                  "\"from\":\"7\",\"ts\":1,\"kind\":\"text\",\"body\":\"x\"}",
+             n);
+    return text;
+}
+
+static bool note(void *arg, const struct trace_pair *p)
+{
+    enum verdict *v = arg;
+    v[p->id.b[15] & 15] = p->verdict;
+    return true;
+}
+
+/* verdicts by the message's number; ends: which captures are read. */
+static void judge(struct link *l, bool phone, bool server, enum verdict v[16], struct evidence_point point[2])
+{
+    const bool want[TRACE_SIDES] = {
+        [TRACE_SIDE_SERVER] = true, [TRACE_SIDE_LINK] = true, [TRACE_SIDE_LOAD] = true};
+    const bool read[2] = {phone, server};
+    struct evidence *e;
+    struct trace_run r;
+    const struct trace_memory *part;
+    const struct evidence_point *pts;
+    assert_int_equal(evidence_new(&e, NULL, 16 << 20, NULL), 0);
+    for (int k = 0; k < 2; k++) {
+        gen_flush(&l->gen[k]);
+        fflush(l->file[k]);
+        if (read[k])
+            assert_int_equal(evidence_read(e, l->path[k], NULL), 0);
+    }
+    assert_int_equal(evidence_finish(e, want, NULL), 0);
+    int n = evidence_points(e, &pts);
+    memcpy(point, pts, (size_t)n * sizeof *point);
+    n = evidence_parts(e, &part);
+    assert_int_equal(trace_run_load_with(&r, NULL, 0, part, n, NULL), 0);
+    assert_int_equal(trace_join(&r, NULL), 0);
+    for (int i = 0; i < 16; i++)
+        v[i] = VERDICT_COUNT;
+    assert_int_equal(trace_pairs(&r, note, v), 0);
+    trace_run_release(&r);
+    evidence_free(e);
+}
+
+static void close_link(struct link *l)
+{
+    for (int e = 0; e < 2; e++) {
+        fclose(l->file[e]);
+        unlink(l->path[e]);
+        free(l->gen[e].flow);
+        buf_release(&l->gen[e].out);
+    }
+}
+
+/* Users 7 (flow 1) and 8 (flow 2) in chat 17; fire and forget. */
+static void story(struct link *l)
+{
+    phone_opens(l, 1, 7);
+    phone_opens(l, 2, 8);
+    say(l, 1, 0, false, "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"8\"]}");
+    say(l, 1, 0, false, message("send", 1)); /* arrives */
+    say(l, 2, 1, false, message("msg", 1));
+    say(l, 1, 0, false, message("send", 2)); /* lost on the way down */
+    say(l, 2, 1, true, message("msg", 2));
+    l->now += 200 * MS;
+    say(l, 2, 1, true, message("msg", 2)); /* once more */
+    l->now += 2000 * MS;
+    packet(l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false); /* 8 leaves */
+    say(l, 1, 0, false, message("send", 3)); /* the server has not noticed: pushes to the dead socket */
+    packet(l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
+    l->now += 3000 * MS;
+    say(l, 1, 0, false, message("send", 4)); /* nobody to push to */
+    say(l, 1, 0, true, message("send", 5));  /* lost on the way up */
+    l->now += 300 * MS;
+    packet(l, 1, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    phone_opens(l, 3, 7);
+    l->now += 5000 * MS;
+    say(l, 3, 0, false, "{\"t\":\"beat\"}");
+    packet(l, 3, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(l, 3, 1, GEN_FIN | GEN_ACK, NULL, 0, false);
+}
+
+static void test_both_ends_tell_each_loss(void **state)
+{
+    struct link l;
+    enum verdict v[16];
+    struct evidence_point p[2] = {0};
+    (void)state;
+    open_link(&l);
+    story(&l);
+    judge(&l, true, true, v, p);
+    assert_int_equal(p[0].role, EVIDENCE_PHONES);
+    assert_int_equal(p[1].role, EVIDENCE_SERVER);
+    assert_int_equal(p[0].missed + p[1].missed, 0);
+    assert_int_equal(v[1], VERDICT_DELIVERED);
+    assert_int_equal(v[2], VERDICT_LOST_DOWNLINK);
+    assert_int_equal(v[4], VERDICT_LOST_IN_FANOUT);
+    assert_int_equal(v[5], VERDICT_LOST_UPLINK);
+    close_link(&l);
+}
+
+static void test_one_end_alone_calls_nothing_lost_that_it_can_not_see(void **state)
+{
+    struct link l;
+    enum verdict v[16];
+    struct evidence_point p[2] = {0};
+    (void)state;
+    open_link(&l);
+    story(&l);
+    judge(&l, true, false, v, p); /* the phones' end: the server may have had it */
+    for (int i = 1; i <= 5; i++)
+        assert_true(v[i] == VERDICT_NOT_OBSERVED || v[i] == VERDICT_COUNT ||
+                    (i == 1 && v[i] == VERDICT_DELIVERED));
+    judge(&l, false, true, v, p); /* the server's end */
+    assert_int_equal(v[1], VERDICT_DELIVERED);
+    assert_int_equal(v[2], VERDICT_LOST_DOWNLINK);
+    assert_int_equal(v[5], VERDICT_COUNT); /* never came there */
+    close_link(&l);
+}
+
+static void test_a_clock_that_is_off_is_moved_by_what_causality_demands(void **state)
+{
+    struct link l;
+    enum verdict v[16];
+    struct evidence_point p[2] = {0};
+    (void)state;
+    open_link(&l);
+    l.skew = 3600ll * 1000 * (int64_t)MS; /* an hour */
+    story(&l);
+    judge(&l, true, true, v, p);
+    assert_true(p[1].clock_ns + l.skew < 21 * (int64_t)MS && p[1].clock_ns + l.skew > -21 * (int64_t)MS);
+    assert_true(p[1].clock_err >= 19 * MS && p[1].clock_err <= 21 * MS);
+    assert_int_equal(p[0].clock_ns, 0);
+    assert_int_equal(v[1], VERDICT_DELIVERED);
+    assert_int_equal(v[2], VERDICT_LOST_DOWNLINK);
+    assert_int_equal(v[5], VERDICT_LOST_UPLINK);
+    close_link(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_both_ends_tell_each_loss),
+        cmocka_unit_test(test_one_end_alone_calls_nothing_lost_that_it_can_not_see),
+        cmocka_unit_test(test_a_clock_that_is_off_is_moved_by_what_causality_demands),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
