@@ -71,7 +71,9 @@ void live_accepted(struct live *l, uint64_t user, uint64_t chat, uint64_t epoch,
 void live_gave_up(struct live *l, const struct id *id);
 void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
                 uint64_t from, const struct id *id);
-void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to);
+/* `empty`: the server says that nothing ever stood there; else, that the device is not sent it. */
+void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to,
+              bool empty);
 /* The device lost what it knew. */
 void live_forgot(struct live *l, uint64_t user, uint32_t device);
 

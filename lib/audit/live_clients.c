@@ -158,12 +158,30 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
     drop_passed_gaps(s);
 }
 
-void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to)
+static void check_empty(struct live *l, const struct live_chat *c, const struct live_seat *s, uint64_t from,
+                        uint64_t to)
+{
+    for (uint32_t i = live_find(c, from); i < c->log_n && c->log[i].seq <= to; i++) {
+        const struct live_message *m = &l->messages[c->log[i].message];
+        if (!owed(c, s, &c->log[i]) || m->flags & MESSAGE_WAS_LOST)
+            continue;
+        live_fail(l, LIVE_HOLE, c->id, &m->id,
+                  "user %" PRIu64 " was told that nothing stands in chat %" PRIu64 " from %" PRIu64
+                  " to %" PRIu64 ", and seq %" PRIu64 " does",
+                  s->user, c->id, from, to, c->log[i].seq);
+        return;
+    }
+}
+
+void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to,
+              bool empty)
 {
     struct live_chat *c = live_chat(l, chat);
     if (!c || from > to)
         return;
     struct live_seat *s = live_seat(c, user, device);
+    if (empty && l->promises.log)
+        check_empty(l, c, s, from, to);
     for (uint8_t i = 0; i < s->gaps; i++) {
         struct live_range *g = &s->gap[i];
         if (from > g->to + 1 || to + 1 < g->from)

@@ -386,7 +386,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
         announce_gap(d, sub, sub->pushed + 1, job->upto, "missing");
         sub->pushed = job->upto;
     }
-    if (sub->pushed >= c->durable)
+    if (sub->pushed >= c->durable || MUTANT(LIVE_TOO_EARLY))
         sub->live = true;
     else
         session_behind_push(d->registry, s, sub);

@@ -145,7 +145,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
         break;
     case CLIENT_GAP:
         note(s, "hears of a gap up to", NULL, m->chat, c->user, m->to);
-        live_gap(s->live, c->user, c->device, m->chat, m->gap_from, m->to);
+        live_gap(s->live, c->user, c->device, m->chat, m->gap_from, m->to,
+                 slice_is(m->reason, "epoch") || slice_is(m->reason, "missing"));
         break;
     default:
         break;

@@ -278,7 +278,7 @@ static void test_a_hole_needs_a_gap_that_says_so(void **state)
             said(t, n, n - 1u);
         shown(t, 2, 1);
         if (announced)
-            live_gap(t->live, 8, 1, CHAT, 2, 3);
+            live_gap(t->live, 8, 1, CHAT, 2, 3, false);
         shown(t, 5, 4);
         if (announced)
             assert_null(live_violation(t->live));
@@ -286,6 +286,18 @@ static void test_a_hole_needs_a_gap_that_says_so(void **state)
             finds(t, LIVE_HOLE);
         end(t);
     }
+}
+
+static void test_a_gap_that_hides_something_is_a_lie(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    said(t, 2, 1);
+    live_gap(t->live, 8, 1, CHAT, 2, 1000, true);
+    assert_null(live_violation(t->live));
+    live_gap(t->live, 8, 1, CHAT, 1, 1000, true);
+    finds(t, LIVE_HOLE);
+    end(t);
 }
 
 static void test_a_device_that_forgot_may_show_again_what_it_was_sent(void **state)
@@ -367,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_stored_but_never_said),
         cmocka_unit_test(test_shown_twice),
         cmocka_unit_test(test_a_hole_needs_a_gap_that_says_so),
+        cmocka_unit_test(test_a_gap_that_hides_something_is_a_lie),
         cmocka_unit_test(test_a_device_that_forgot_may_show_again_what_it_was_sent),
         cmocka_unit_test(test_a_cursor_that_goes_back),
         cmocka_unit_test(test_who_was_removed_is_sent_that_and_nothing_after),
