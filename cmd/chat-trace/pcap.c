@@ -46,9 +46,16 @@ static void on_message(void *arg, const struct tap_message *m)
     rows_put(&l->rows, m, item, n);
 }
 
+static void on_open(void *arg, struct tcp_flow *f)
+{
+    (void)arg;
+    rows_open(f);
+}
+
 static void on_close(void *arg, struct tcp_flow *f)
 {
     struct listing *l = arg;
+    rows_close(f);
     if (tap_conn(f)->kind == TAP_WEBSOCKET)
         l->ends[f->end]++;
     if (tap_conn(f)->kind == TAP_TLS)
@@ -264,7 +271,7 @@ static int prepare(struct listing *l, const struct opt_set *o, struct err_ctx *e
             return bad;
     }
     struct tcp_config c = {.memory = (size_t)(mem - MEM_FIXED)};
-    struct tap_events on = {.arg = l, .message = on_message, .close = on_close};
+    struct tap_events on = {.arg = l, .open = on_open, .message = on_message, .close = on_close};
     int rc = tap_init(&l->tap, &c, &on, err);
     l->quiet_rows = opt_json(o);
     l->rows.payload = opt_flag(o, "payload");
