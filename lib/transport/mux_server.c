@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/log.h"
+
 #define BLOCK_BYTES   (64u * 1024)
 #define PAGE_BYTES    4096u
 #define TURN_ROUNDS   4 /* of written -> more to send -> written; the rest has the next turn */
@@ -213,7 +215,17 @@ static void fail(struct mux_conn *c, int code, const char *text)
     if (c->failed)
         return;
     c->failed = true;
+    if (code != 4002)
+        log_warn("a chat.mux.v1 connection of %s is closed with %d: %s", ws_peer_text(c->ws), code, text);
     ws_close(c->ws, code, text);
+}
+
+static void give_up(struct mux_conn *c, int why)
+{
+    c->failed = true;
+    log_warn("a chat.mux.v1 connection of %s is cut: %s, %llu bytes are queued", ws_peer_text(c->ws),
+             err_text(why), (unsigned long long)ws_queued_bytes(c->ws));
+    ws_abort(c->ws);
 }
 
 static void send_block(struct mux_conn *c)
@@ -223,10 +235,8 @@ static void send_block(struct mux_conn *c)
         return;
     c->block = NULL;
     int rc = c->failed ? 0 : ws_send(c->ws, b, 0);
-    if (rc == ERR_LIMIT || rc == ERR_NOMEM) { /* far beyond our own limit */
-        c->failed = true;
-        ws_abort(c->ws);
-    }
+    if (rc == ERR_LIMIT || rc == ERR_NOMEM) /* far beyond our own limit */
+        give_up(c, rc);
     shared_frame_unref(b);
     if (ws_queued_bytes(c->ws) > MUX_SOCKET_BYTES)
         c->blocked = true;
@@ -243,8 +253,7 @@ static char *record(struct mux_conn *c, uint32_t number, enum mux_op op, size_t 
         size_t room = MUX_HEADER + len > BLOCK_BYTES ? MUX_HEADER + len : BLOCK_BYTES;
         c->block = malloc(sizeof *c->block + room);
         if (!c->block) {
-            c->failed = true;
-            ws_abort(c->ws);
+            give_up(c, ERR_NOMEM);
             return NULL;
         }
         *c->block = (struct shared_frame){.refs = 1};
