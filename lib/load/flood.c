@@ -5,9 +5,12 @@
 #include "load/flood_impl.h"
 #include "util/map.h"
 
-#define SENDS_AT_ONCE   4096   /* per tick; what is due beyond it is lag */
-#define TURNS_AT_ONCE   64     /* slots of the wheel per tick */
-#define STEP_AT_ONCE    20000u /* connects, cuts per tick */
+#define SENDS_AT_ONCE 4096   /* per tick; what is due beyond it is lag */
+#define TURNS_AT_ONCE 64     /* slots of the wheel per tick */
+#define STEP_AT_ONCE  20000u /* connects, cuts per tick */
+/* Phones on their way in at one time: with more than the server greets in the 10 s that a client waits, all
+ * would give up and begin anew, for ever. */
+#define GREETING_MAX    100000u
 #define CREATE_AGAIN_MS 5000u
 #define LINGER_NS       (300 * NS_PER_MS)
 
@@ -247,7 +250,7 @@ static void ramp(struct flood *f)
                                   : f->cfg.phones;
     if (due > f->cfg.phones)
         due = f->cfg.phones;
-    for (uint32_t k = 0; f->started < due && k < STEP_AT_ONCE; k++)
+    for (uint32_t k = 0; f->started < due && k < STEP_AT_ONCE && f->started - f->came < GREETING_MAX; k++)
         flood_simple(f, f->started++, CLIENT_START);
     if (f->came == f->cfg.phones && !f->ramp_done_ns)
         f->ramp_done_ns = f->io.now.mono_ns;

@@ -4,11 +4,11 @@
  * FLOOD_PHONES_MAX with 400 bytes each: counts and order-independent sums of id hashes instead of a ledger,
  * chats by formula instead of lists, weather by cell instead of by phone. The timeline:
  *
- *   ramp     all connect, spread over ramp_ns; each chat is made by its first member
- *   plateau  for for_ns: messages at `rate` from random phones (open loop: the time a message was meant to be
- *            said stands in its body), heartbeats from all but `silent` planted phones, churn: sockets cut
- *   mass     mass_share of all phones lose their sockets at once, are dark for dark_ns, and come back
- *   drain    nobody speaks; until every message is accepted and surfaced everywhere, or drain_ns
+ *   ramp     all connect, spread over ramp_ns, at most 100,000 under way; each chat is made by its first
+ * member plateau  for for_ns: messages at `rate` from random phones (open loop: the time a message was meant
+ * to be said stands in its body), heartbeats from all but `silent` planted phones, churn: sockets cut mass
+ * mass_share of all phones lose their sockets at once, are dark for dark_ns, and come back drain    nobody
+ * speaks; until every message is accepted and surfaced everywhere, or drain_ns
  *
  * A phone's link: Gilbert-Elliott loss, delay and jitter of the profile are its own (TCP-like: what is lost
  * goes again after 200 ms, doubling, and holds up what is behind it); stalls, handovers and blackouts are
