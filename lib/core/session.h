@@ -49,6 +49,11 @@ _Static_assert(sizeof(struct session) == 56, "ten million of them");
 struct session_clock {
     uint32_t heard_ms, unacked_ms;
 };
+/* One phone in one chat: what lib/README.md's table begins with. */
+_Static_assert(sizeof(struct session) + sizeof(struct session_clock) + sizeof(struct user) +
+                       sizeof(struct member) + sizeof(struct sub) <=
+                   160,
+               "a phone's share of the node");
 #define CLOCKS_PAGE 8192u
 struct session_clocks {
     struct session_clock **pages;

@@ -30,6 +30,8 @@ struct flood_phone {
     bool bad_up : 1, bad_down : 1, again : 1, silent : 1, dark : 1, was_ready : 1, came : 1, chosen : 1;
 };
 
+_Static_assert(sizeof(struct flood_phone) + 88 <= 384, "a phone with the client's memory of its chat");
+
 enum flood_item_kind { ITEM_CONNECT, ITEM_UP, ITEM_BEAT, ITEM_CONNECTED, ITEM_DOWN };
 
 /* Something on its way through a phone's link. */
