@@ -1,0 +1,57 @@
+/* chat-reconcile: which copy lacks what, and how to make it whole. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/chat-reconcile/tool.h"
+
+static const struct opt options[] = {
+#include "cmd/chat-reconcile/options.def"
+    OPT_END};
+
+static const struct opt_command commands[] = {
+    {"check", "SRC SRC...", "compare copies with the first one", 2, -1},
+    {"export", "SRC", "write a source's rows in order, as JSONL or in a binary form", 1, 1},
+    {0}};
+
+static const struct opt_tool tool = {
+    .name = "chat-reconcile",
+    .summary = "finds what copies of chat logs lack, and puts it back",
+    .description = "SRC is store:rocksdb:DIR, backup:DIR, jsonl:FILE, bin:FILE (logs: they should hold "
+                   "everything), journal:DIR or "
+                   "trace:DIR (witnesses: what phones sent, were promised and were shown; what they did not "
+                   "see is no loss). "
+                   "The first is the truth. Differences are classified as lost, duplicate, reordered, "
+                   "phantom, zombie, diverged and "
+                   "unconfirmed; what was sent and never promised is told apart (never_accepted), and is no "
+                   "difference.\n\n"
+                   "Exit status of check: 0 equal, 1 they differ, 2 no difference but something could not be "
+                   "read; 65 when a source "
+                   "is damaged, with file and offset.",
+    .commands = commands,
+    .options = options,
+    .examples = "chat-reconcile check store:rocksdb:chatd-data/store backup:backups/latest\n"
+                "chat-reconcile check journal:phones store:rocksdb:chatd-data/store\n"
+                "chat-reconcile export store:rocksdb:chatd-data/store --format bin -o a.bin"};
+
+static int run(const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    const char *command = opt_command(o);
+    return strcmp(command, "export") ? tool_check(o, status, err) : tool_export(o, err);
+}
+
+int main(int argc, char **argv)
+{
+    struct opt_set *set = NULL;
+    struct err_ctx err = {0};
+    struct buf answer = BUF_INIT(1u << 20);
+    int status = 0, rc = opt_parse(&set, &tool, argc, argv, NULL, &answer, &err);
+    if (!rc && answer.len)
+        fputs(buf_cstr(&answer), stdout);
+    else if (!rc)
+        rc = run(set, &status, &err);
+    if (rc)
+        fprintf(stderr, "chat-reconcile: %s\n", err.text[0] ? err.text : err_text(rc));
+    buf_release(&answer);
+    opt_free(set);
+    return rc ? err_exit_status(rc) : status;
+}
