@@ -42,7 +42,7 @@ static void test_records_round_trip(void **state)
 static int read_one(const char *bytes, size_t n)
 {
     struct mux_record r;
-    char *exact = malloc(n ? n : 1);
+    char *exact = calloc(1, n ? n : 1);
     memcpy(exact, bytes, n);
     const char *p = exact;
     int rc = mux_next(&p, exact + n, &r);
