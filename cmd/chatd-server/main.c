@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cmd/chatd-server/commands.h"
 #include "run/server.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -16,6 +17,9 @@ static const struct opt options[] = {
 static const struct opt_command commands[] = {
     {"serve", "", "run the server (the default)", 0, 0},
     {"token", "", "print a token that --user may log in with", 0, 0},
+    {"backup", "", "copy the store, also while a server runs on it, and verify the copy", 0, 0},
+    {"verify", "DIR", "is every file and every row of a backup whole?", 1, 1},
+    {"restore", "", "make a backup the store, in a new epoch", 0, 0},
     {0}};
 
 static const struct opt_tool tool = {
@@ -33,36 +37,11 @@ static const struct opt_tool tool = {
     .env_prefix = "CHATD_",
     .examples = "chatd-server\n"
                 "chatd-server token --user 7 --ttl 1d\n"
+                "chatd-server backup --to backups --keep 7\n"
                 "chatd-server --config chatd.json --check-config\n"
                 "curl -s 127.0.0.1:8080/metrics"};
 
 static struct opt_set *set;
-
-static int token(struct err_ctx *err)
-{
-    struct keys keys;
-    if (!opt_given(set, "user"))
-        return err_set(err, ERR_USAGE, "token: --user is missing");
-    int rc = keys_open(&keys, opt_string(set, "keys"), true, err);
-    if (rc)
-        return rc;
-    const char *role = opt_string(set, "role");
-    uint64_t now = clock_wall_us() / 1000000;
-    struct token t = {.user = opt_u64(set, "user"),
-                      .device = (uint32_t)opt_u64(set, "device"),
-                      .role = !strcmp(role, "operator")    ? ROLE_OPERATOR
-                              : !strcmp(role, "moderator") ? ROLE_MODERATOR
-                                                           : ROLE_USER,
-                      .issued_s = now,
-                      .expires_s = now + opt_u64(set, "ttl") / NS_PER_S};
-    struct buf out = BUF_INIT(4096);
-    rc = token_mint(&keys, &t, &out);
-    if (!rc)
-        puts(buf_cstr(&out));
-    buf_release(&out);
-    keys_wipe(&keys);
-    return rc ? err_set(err, rc, "cannot make the token") : 0;
-}
 
 /* The parts of the configuration that SIGHUP may change. */
 static void fill_limits(struct server_config *c, const struct opt_set *o)
@@ -143,6 +122,21 @@ static int serve(struct err_ctx *err)
     return server_run(&c, err);
 }
 
+static int run(const char *command, struct err_ctx *err)
+{
+    static const struct {
+        const char *name;
+        int (*run)(const struct opt_set *o, struct err_ctx *err);
+    } beside[] = {{"token", command_token},
+                  {"backup", command_backup},
+                  {"verify", command_verify},
+                  {"restore", command_restore}};
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
+        if (!strcmp(command, beside[i].name))
+            return beside[i].run(set, err);
+    return serve(err);
+}
+
 int main(int argc, char **argv)
 {
     struct err_ctx err = {0};
@@ -153,7 +147,7 @@ int main(int argc, char **argv)
     } else if (!rc) {
         int v = opt_verbosity(set);
         log_set(log_to_stderr, NULL, v < 0 ? LOG_ERROR : v > 0 ? LOG_DEBUG : LOG_INFO);
-        rc = strcmp(opt_command(set), "token") ? serve(&err) : token(&err);
+        rc = run(opt_command(set), &err);
     }
     if (rc)
         fprintf(stderr, "chatd-server: %s\n", err.text[0] ? err.text : err_text(rc));
