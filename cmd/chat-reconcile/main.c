@@ -10,6 +10,10 @@ static const struct opt options[] = {
 
 static const struct opt_command commands[] = {
     {"check", "SRC SRC...", "compare copies with the first one", 2, -1},
+    {"plan", "SRC TARGET", "write down what would make TARGET like SRC, for review", 2, 2},
+    {"apply", "PLAN", "carry out a plan; only tells, without --yes", 1, 1},
+    {"undo", "PLAN", "take a plan back; only tells, without --yes", 1, 1},
+    {"verify", "PLAN", "is everything as the plan wants it?", 1, 1},
     {"export", "SRC", "write a source's rows in order, as JSONL or in a binary form", 1, 1},
     {0}};
 
@@ -26,17 +30,29 @@ static const struct opt_tool tool = {
                    "difference.\n\n"
                    "Exit status of check: 0 equal, 1 they differ, 2 no difference but something could not be "
                    "read; 65 when a source "
-                   "is damaged, with file and offset.",
+                   "is damaged, with file and offset. Of apply, undo and verify: 1 something is left to do, "
+                   "2 something did not fit "
+                   "the plan any more.",
     .commands = commands,
     .options = options,
     .examples = "chat-reconcile check store:rocksdb:chatd-data/store backup:backups/latest\n"
                 "chat-reconcile check journal:phones store:rocksdb:chatd-data/store\n"
+                "chat-reconcile plan store:rocksdb:old-store store:rocksdb:data/store -o plan.jsonl\n"
+                "chat-reconcile apply plan.jsonl --yes\n"
                 "chat-reconcile export store:rocksdb:chatd-data/store --format bin -o a.bin"};
 
 static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     const char *command = opt_command(o);
-    return strcmp(command, "export") ? tool_check(o, status, err) : tool_export(o, err);
+    if (!strcmp(command, "check"))
+        return tool_check(o, status, err);
+    if (!strcmp(command, "export"))
+        return tool_export(o, err);
+    if (!strcmp(command, "plan"))
+        return tool_plan(o, status, err);
+    if (!strcmp(command, "verify"))
+        return tool_verify(o, status, err);
+    return tool_apply(o, !strcmp(command, "undo"), status, err);
 }
 
 int main(int argc, char **argv)

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cmd/chat-reconcile/tool.h"
+#include "cmd/chat-reconcile/plan.h"
 #include "store/store_impl.h"
 
 struct store_rows {
@@ -106,4 +106,37 @@ int source_store_open(struct reconcile_source **out, const char *url, const char
     }
     *out = &s->source;
     return 0;
+}
+
+static void add_base64(struct buf *b, const char *name, const void *p, size_t n)
+{
+    buf_printf(b, ",\"%s\":\"", name);
+    char *to = buf_reserve(b, BASE64_LEN(n) + 1);
+    if (to)
+        b->len += base64url_encode(to, p, n);
+    buf_char(b, '"');
+}
+
+int store_entry_json(struct buf *out, struct kv *kv, const struct reconcile_row *row, struct err_ctx *err)
+{
+    struct row_key k;
+    struct entry e;
+    struct buf val = BUF_INIT(2 * STORE_BATCH_BYTES);
+    key_msg(&k, row->chat, row->seq);
+    int rc = kv->ops->get(kv, KV_MSG, key_bytes(&k), &val, err);
+    if (rc == ERR_NOTFOUND)
+        err_set(err, rc, "chat %llu seq %llu: gone meanwhile", (unsigned long long)row->chat,
+                (unsigned long long)row->seq);
+    rc = rc ? rc : row_msg_read(&e, key_bytes(&k), (struct kv_bytes){val.data, val.len}, err);
+    if (!rc) {
+        reconcile_jsonl_write(out, row);
+        out->len--; /* the brace */
+        buf_printf(out, ",\"op\":%u", e.op);
+        add_base64(out, "kind_b64", e.kind, e.kind_len);
+        add_base64(out, "body_b64", e.body, e.body_len);
+        add_base64(out, "tag", e.tag, sizeof e.tag);
+        buf_printf(out, ",\"key\":\"%llu\"}", (unsigned long long)e.key_id);
+    }
+    buf_release(&val);
+    return rc;
 }

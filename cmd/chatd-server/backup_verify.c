@@ -142,7 +142,7 @@ int backup_verify(struct backup_info *out, const char *dir, struct err_ctx *err)
 
 int command_verify(const struct opt_set *o, struct err_ctx *err)
 {
-    struct backup_info info;
+    struct backup_info info = {0};
     const char *dir = opt_operand(o, 0);
     int rc = backup_verify(&info, dir, err);
     if (rc)

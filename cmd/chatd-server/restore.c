@@ -31,7 +31,7 @@ int command_restore(const struct opt_set *o, struct err_ctx *err)
     char dir[4096], part[4112];
     const char *from = opt_string(o, "from"), *data = opt_string(o, "data"),
                *keys_dir = opt_string(o, "keys");
-    struct backup_info info;
+    struct backup_info info = {0};
     struct keys keys;
     uint64_t epoch = 0;
     if (!from)

@@ -115,6 +115,9 @@ int reconcile_check(struct reconcile_source *const *sources, int n, const struct
 
 /* (place, chat, seq, id, epoch, from) */
 int reconcile_order(const struct reconcile_row *a, const struct reconcile_row *b);
+/* Do they say the same, as far as both say something, in the fields `has` (0xff: all)? The time is not
+ * compared. */
+bool reconcile_same(const struct reconcile_row *a, const struct reconcile_row *b, uint8_t has);
 
 /* ---- sources in files: reconcile_jsonl.c, reconcile_bin.c, reconcile_journal.c ---- */
 

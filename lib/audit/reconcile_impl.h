@@ -49,8 +49,6 @@ int stream_rewind(struct stream *s, struct err_ctx *ctx);
 void stream_free(struct stream *s);
 
 uint64_t reconcile_id_hash(const struct reconcile *r, const struct id *id);
-/* Do they say the same, as far as both say something? */
-bool reconcile_same(const struct reconcile_row *a, const struct reconcile_row *b, uint8_t has);
 int reconcile_tell(struct reconcile *r, enum reconcile_phase phase, struct err_ctx *ctx);
 
 /* reconcile_judge.c: the second pass. */
