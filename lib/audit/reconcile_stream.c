@@ -204,11 +204,14 @@ int stream_begin(struct reconcile *r, int i, struct reconcile_source *source, st
     if (!s)
         return err_set(ctx, ERR_NOMEM, "out of memory");
     s->source = source;
+    int rc = source->rewind(source, ctx);
+    if (rc)
+        return rc;
     if (source->sorted && !source->witness)
         return 0;
     size_t mem =
         (size_t)(r->mem / 4 / (uint64_t)r->n); /* sorting itself may double it, before the filters fill */
-    int rc = reconcile_sort_new(&s->sort, mem, r->config->tmp, reconcile_order, ctx);
+    rc = reconcile_sort_new(&s->sort, mem, r->config->tmp, reconcile_order, ctx);
     if (rc || !source->witness)
         return rc ? rc : read_all(r, source, s->sort, ctx);
     struct reconcile_sort *claims = NULL;
