@@ -84,6 +84,14 @@ static void store_close_rows(struct reconcile_source *source)
     free(s);
 }
 
+/* The last number of the log counts the entries. */
+static bool take_count(void *arg, struct kv_bytes key, struct kv_bytes val)
+{
+    (void)val;
+    *(uint64_t *)arg = key.n == 8 ? get_u64(key.p) : 0;
+    return false;
+}
+
 int source_store_open(struct reconcile_source **out, const char *url, const char *dir, struct err_ctx *err)
 {
     struct store_rows *s = calloc(1, sizeof *s);
@@ -99,7 +107,9 @@ int source_store_open(struct reconcile_source **out, const char *url, const char
                                           .rewind = store_rewind,
                                           .close = store_close_rows};
     struct kv_rocksdb_config c = {.dir = dir, .read_only = true};
+    struct kv_bytes all = {NULL, 0};
     int rc = kv_rocksdb_open(&s->kv, &c, err);
+    rc = rc ? rc : s->kv->ops->scan(s->kv, KV_LOG, all, all, true, take_count, &s->source.rows, err);
     if (rc) {
         store_close_rows(&s->source);
         return rc;

@@ -248,7 +248,7 @@ int reconcile_check(struct reconcile_source *const *sources, int n, const struct
     if (r.mem < RECONCILE_MEM_MIN)
         return err_set(ctx, ERR_USAGE, "--mem: at least %u MiB", RECONCILE_MEM_MIN >> 20);
     /* two bytes a row keep false alarms below 1 in 1000 */
-    uint64_t seen = c->duplicates_rows ? c->duplicates_rows * 2 + 4096 : r.mem / 2;
+    uint64_t rows = sources[0]->rows, seen = rows && rows < r.mem ? rows * 2 + 4096 : r.mem / 2;
     seen = seen > r.mem / 2 ? r.mem / 2 : seen;
     rc = bloom_init(&r.seen, seen, ctx);
     rc = rc ? rc : bloom_init(&r.suspects, r.mem / 16, ctx);

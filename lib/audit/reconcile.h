@@ -58,6 +58,7 @@ struct reconcile_source {
     bool sorted;      /* rows come in order; checked */
     bool witness;
     uint8_t has;      /* fields that every row has (log) */
+    uint64_t rows;    /* how many there are, about; 0: not known */
     uint64_t skipped; /* rows that could not be read: the result is inconclusive */
     /* At most `max` rows; 0 at the end. */
     long (*read)(struct reconcile_source *s, struct reconcile_row *rows, size_t max, struct err_ctx *ctx);
@@ -87,12 +88,10 @@ typedef int reconcile_found(void *arg, const struct reconcile_finding *f, struct
 enum reconcile_phase { RECONCILE_SORTING, RECONCILE_COMPARING, RECONCILE_COLLECTING, RECONCILE_JUDGING };
 
 struct reconcile_config {
-    uint64_t mem;             /* bytes; 0: 256 MiB */
-    const char *tmp;          /* folder; NULL: $TMPDIR or /tmp */
-    uint64_t seed;            /* of the digests */
-    uint64_t duplicates_rows; /* expected rows of the truth, for finding ids that it has twice; 0: mem / 2 is
-                                 used */
-    reconcile_found *found;   /* NULL: counts only; non-zero ends the run with it */
+    uint64_t mem;           /* bytes; 0: 256 MiB */
+    const char *tmp;        /* folder; NULL: $TMPDIR or /tmp */
+    uint64_t seed;          /* of the digests */
+    reconcile_found *found; /* NULL: counts only; non-zero ends the run with it */
     void (*progress)(void *arg, enum reconcile_phase phase, uint64_t rows);
     const volatile int *interrupted; /* NULL: never */
     void *arg;

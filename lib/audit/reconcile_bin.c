@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "audit/reconcile.h"
@@ -132,6 +133,9 @@ int reconcile_bin_open(struct reconcile_source **out, const char *path, struct e
     b->fd = open(path, O_RDONLY | O_CLOEXEC);
     int rc = !b->path ? err_set(ctx, ERR_NOMEM, "out of memory") : b->fd < 0 ? err_errno(ctx, "%s", path) : 0;
     rc = rc ? rc : bin_rewind(&b->source, ctx);
+    struct stat st;
+    if (!rc && fstat(b->fd, &st) == 0)
+        b->source.rows = (uint64_t)st.st_size / sizeof(struct reconcile_row);
     if (rc) {
         bin_close(&b->source);
         return rc;

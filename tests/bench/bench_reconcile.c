@@ -1,0 +1,280 @@
+/* chat-reconcile check: rows a second of one core, and memory, over binary files, JSONL and a store, with 0,
+ * 10 and 1 % differences of each class planted; all must be found, and no others. Beside it, on the same
+ * rows, `sort | join` and an anti-join of SQLite. Usage: bench_reconcile [ROWS [STORE_ROWS]]; 100000000 is
+ * the budget's size (16 GB of files in $TMPDIR). */
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "audit/reconcile.h"
+#include "shard/shard.h"
+#include "store/store.h"
+#include "util/clock.h"
+#include "util/map.h"
+
+#define CHATS  1000u
+#define FIELDS 31u
+
+static char dir[] = "/var/tmp/bench-reconcile-XXXXXX", tool[4096];
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_reconcile: %s\n", what);
+    exit(1);
+}
+
+static uint64_t chats[CHATS]; /* in the order of the store */
+
+static int by_shard(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    if (shard_of_chat(x) != shard_of_chat(y))
+        return shard_of_chat(x) < shard_of_chat(y) ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+/* Even seqs are taken; odd ones are free for what is planted. */
+static struct reconcile_row row(uint64_t i, uint64_t rows)
+{
+    uint64_t each = rows / CHATS, h = hash_bytes(&i, sizeof i, 1);
+    struct reconcile_row r = {.chat = chats[i / each],
+                              .place = shard_of_chat(chats[i / each]),
+                              .seq = 2 + 2 * (i % each),
+                              .epoch = 5,
+                              .from = 1 + h % 5000,
+                              .ts_us = i,
+                              .has = FIELDS};
+    memcpy(r.id.b, &h, 8);
+    memcpy(r.id.b + 8, &i, 8);
+    h = hash_bytes(&h, sizeof h, 2);
+    memcpy(r.hash, &h, 8);
+    return r;
+}
+
+struct out {
+    struct reconcile_bin *bin;
+    FILE *jsonl;
+    struct buf line;
+};
+
+static void put(struct out *o, const struct reconcile_row *r)
+{
+    if (o->bin && reconcile_bin_add(o->bin, r, NULL))
+        die("write");
+    if (!o->jsonl)
+        return;
+    buf_reset(&o->line);
+    reconcile_jsonl_write(&o->line, r);
+    buf_char(&o->line, '\n');
+    fwrite(o->line.data, o->line.len, 1, o->jsonl);
+}
+
+/* `each` differences of five classes, spread evenly. */
+static void generate(const char *name, uint64_t rows, uint64_t each, bool jsonl)
+{
+    char path[256];
+    struct out o = {.line = BUF_INIT(4096)};
+    uint64_t step = each ? rows / (each * 5) : 0, planted = 0;
+    snprintf(path, sizeof path, "%s/%s.%s", dir, name, jsonl ? "jsonl" : "bin");
+    if (jsonl ? !(o.jsonl = fopen(path, "we")) : reconcile_bin_new(&o.bin, path, FIELDS, NULL))
+        die(path);
+    for (uint64_t i = 0; i < rows; i++) {
+        struct reconcile_row r = row(i, rows), x = r;
+        if (!step || i % step || planted == each * 5) {
+            put(&o, &r);
+            continue;
+        }
+        x.seq++;
+        switch (planted++ % 5) {
+        case 0: /* lost */
+            break;
+        case 1: /* diverged */
+            r.hash[15] ^= 1;
+            put(&o, &r);
+            break;
+        case 2: /* duplicate */
+            put(&o, &r);
+            put(&o, &x);
+            break;
+        case 3: /* reordered */
+            put(&o, &x);
+            break;
+        default: /* phantom */
+            put(&o, &r);
+            x.id.b[0] ^= 0xff;
+            x.id.b[15] ^= 0xff;
+            put(&o, &x);
+        }
+    }
+    if (o.bin ? reconcile_bin_close(o.bin, NULL) : fclose(o.jsonl))
+        die("write");
+    buf_release(&o.line);
+}
+
+struct ran {
+    int status;
+    double wall_s, cpu_s;
+    uint64_t rss_bytes;
+    char out[8192];
+};
+
+static void run(struct ran *r, char *const argv[])
+{
+    int fd[2];
+    struct rusage u;
+    uint64_t began = clock_mono_ns();
+    if (pipe(fd))
+        die("pipe");
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fd[1], 1);
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    close(fd[1]);
+    size_t n = 0;
+    ssize_t k;
+    while ((k = read(fd[0], r->out + n, sizeof r->out - 1 - n)) > 0)
+        n += (size_t)k;
+    r->out[n] = 0;
+    close(fd[0]);
+    wait4(pid, &r->status, 0, &u);
+    r->wall_s = (double)(clock_mono_ns() - began) / 1e9;
+    r->cpu_s = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+               (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    r->rss_bytes = (uint64_t)u.ru_maxrss * 1024;
+}
+
+static uint64_t number(const char *json, const char *key)
+{
+    char name[64];
+    snprintf(name, sizeof name, "\"%s\":", key);
+    const char *p = strstr(json, name);
+    return p ? strtoull(p + strlen(name), NULL, 10) : UINT64_MAX;
+}
+
+static void check(const char *what, const char *a, const char *b, uint64_t each, bool sorted, double budget)
+{
+    static const char *const classes[] = {"lost", "diverged", "duplicate", "reordered", "phantom"};
+    struct ran r;
+    char *argv[] = {tool, "check", "--json", (char *)a, (char *)b, sorted ? "--sorted" : NULL, NULL};
+    run(&r, argv);
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (number(r.out, classes[i]) != each) {
+            fprintf(stderr, "%s: %s %" PRIu64 ", planted %" PRIu64 "\n%s\n", what, classes[i],
+                    number(r.out, classes[i]), each, r.out);
+            exit(1);
+        }
+    double rate = (double)number(r.out, "rows") / r.cpu_s;
+    printf("BENCH reconcile %s, %" PRIu64 " of each class: %.0f rows/s a core, %.1f s, %" PRIu64 " MiB", what,
+           each, rate, r.wall_s, r.rss_bytes >> 20);
+    if (budget > 0)
+        printf(" budget %.0f and 256 MiB %s", budget,
+               rate >= budget && r.rss_bytes <= 256u << 20 ? "ok" : "MISSED");
+    putchar('\n');
+    fflush(stdout);
+}
+
+static void fill_store(const char *path, uint64_t rows)
+{
+    char url[512], body[200];
+    struct store *s;
+    static struct entry e[STORE_BATCH_MAX];
+    snprintf(url, sizeof url, "rocksdb:%s", path);
+    if (store_open(&s, &(struct store_config){.url = url, .now_us = 1, .random = 7}, NULL))
+        die("store");
+    memset(body, 'x', sizeof body);
+    for (uint64_t i = 0; i < rows;) {
+        size_t n = 0;
+        for (; n < STORE_BATCH_MAX && i < rows; n++, i++) {
+            struct reconcile_row r = row(i, rows);
+            e[n] = (struct entry){.chat = r.chat,
+                                  .epoch = store_epoch(s),
+                                  .seq = r.seq,
+                                  .sender = r.from,
+                                  .ts_us = r.ts_us,
+                                  .id = r.id,
+                                  .kind = "text",
+                                  .kind_len = 4,
+                                  .body = body,
+                                  .body_len = sizeof body};
+            memcpy(e[n].content, r.hash, sizeof r.hash);
+        }
+        if (store_commit(s, &(struct store_batch){.entries = e, .entries_n = n}, NULL))
+            die("commit");
+    }
+    store_close(s, NULL);
+}
+
+static void peer(const char *what, const char *command, uint64_t rows, uint64_t differ)
+{
+    struct ran r;
+    char full[2048];
+    snprintf(full, sizeof full, "cd %s && %s", dir, command);
+    char *argv[] = {"sh", "-c", full, NULL};
+    run(&r, argv);
+    printf("BENCH peer %s: %.0f rows/s a core, %.1f s, says %.20s", what, (double)rows / r.cpu_s, r.wall_s,
+           r.status ? "nothing: it failed\n" : r.out);
+    fflush(stdout);
+    if (strtoull(r.out, NULL, 10) != differ)
+        die("the peer counts otherwise");
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t rows = argc > 1 ? strtoull(argv[1], NULL, 10) : 2000000,
+             in_store = argc > 2 ? strtoull(argv[2], NULL, 10) : 3000000;
+    uint64_t each[] = {0, 10, rows / 100};
+    static struct ran r;
+    char self[4096], a[256], b[256], command[512];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    rows -= rows % CHATS;
+    in_store -= in_store % CHATS;
+    if (n < 0 || rows < CHATS || in_store < CHATS || !mkdtemp(dir))
+        die("usage: bench_reconcile [ROWS [STORE_ROWS]]");
+    self[n] = 0;
+    for (uint64_t i = 0; i < CHATS; i++)
+        chats[i] = i + 1;
+    qsort(chats, CHATS, sizeof *chats, by_shard);
+    snprintf(tool, sizeof tool, "%.4000s/../../chat-reconcile", dirname(self));
+    for (int form = 0; form < 2; form++) {
+        const char *type = form ? "jsonl" : "bin";
+        generate("a", rows, 0, form);
+        snprintf(a, sizeof a, "%s:%s/a.%s", type, dir, type);
+        snprintf(b, sizeof b, "%s:%s/b.%s", type, dir, type);
+        for (size_t i = 0; i < 3; i++) {
+            generate("b", rows, each[i], form);
+            check(form ? "JSONL" : "sorted binary", a, b, each[i], true, form ? 1e6 : 3e6);
+        }
+    }
+    check("JSONL, sorting it too", a, b, each[2], false, 0);
+    peer("sort | join (lost, phantom by id)",
+         "cut -d'\"' -f 14 a.jsonl | LC_ALL=C sort >a.ids; cut -d'\"' -f 14 b.jsonl | LC_ALL=C sort >b.ids; "
+         "LC_ALL=C join -v 1 -v 2 a.ids b.ids | wc -l",
+         2 * rows, 2 * each[2]);
+    peer("SQLite anti-join (lost, phantom by id)",
+         "cut -d'\"' -f 14 a.jsonl >a.raw; cut -d'\"' -f 14 b.jsonl >b.raw; "
+         "sqlite3 t.db 'pragma journal_mode=off' 'pragma synchronous=off' 'create table a(id)' 'create table "
+         "b(id)' "
+         "'.import a.raw a' '.import b.raw b' 'create index ai on a(id)' 'create index bi on b(id)' "
+         "'select (select count(*) from a where not exists (select 1 from b where b.id=a.id)) + (select "
+         "count(*) from b where "
+         "not exists (select 1 from a where a.id=b.id))' | tail -1",
+         2 * rows, 2 * each[2]);
+    snprintf(a, sizeof a, "%s/store", dir);
+    fill_store(a, in_store);
+    snprintf(a, sizeof a, "store:rocksdb:%s/store", dir);
+    check("two stores", a, a, 0, false, 0);
+    snprintf(b, sizeof b, "%s/b.bin", dir);
+    char *export[] = {tool, "export", a, "--format", "bin", "-o", b, NULL};
+    run(&r, export);
+    snprintf(b, sizeof b, "bin:%s/b.bin", dir);
+    check("store and binary", a, b, 0, false, 1e6);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    return system(command) ? 1 : 0;
+}
