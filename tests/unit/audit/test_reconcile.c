@@ -127,6 +127,22 @@ static void test_what_the_truth_lost_and_a_copy_kept_is_no_phantom(void **state)
         forget(m[i]);
 }
 
+static void test_a_loss_that_many_know_of_is_one_loss(void **state)
+{
+    struct memory *m[4] = {memory(false, 4), memory(false, 4), memory(true, 4), memory(true, 4)};
+    struct reconcile_result r;
+    (void)state;
+    put(m[0], row(1, 1, 1));
+    put(m[2], claim(1, 1, 1, RECONCILE_ACCEPTED));
+    put(m[3], claim(1, 1, 1, RECONCILE_ACCEPTED));
+    check(&r, m, 4);
+    assert_int_equal(r.source[1].count[RECONCILE_LOST], 1);
+    assert_int_equal(r.accepted_lost, 1);
+    assert_int_equal(r.differences, 1);
+    for (int i = 0; i < 4; i++)
+        forget(m[i]);
+}
+
 static void test_promises_and_hopes_are_told_apart(void **state)
 {
     struct memory *m[2] = {memory(false, 4), memory(true, 8)};
@@ -341,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_copy_is_judged_against_the_truth_in_one_pass),
         cmocka_unit_test(test_what_the_truth_lost_and_a_copy_kept_is_no_phantom),
+        cmocka_unit_test(test_a_loss_that_many_know_of_is_one_loss),
         cmocka_unit_test(test_promises_and_hopes_are_told_apart),
         cmocka_unit_test(test_a_promise_of_another_place_or_content_is_a_difference),
         cmocka_unit_test(test_two_senders_may_have_made_the_same_id),
