@@ -94,7 +94,7 @@ test-e2e: test-build
 test-kernel-netem: deps
 	@tests/deps.sh user-mode-linux
 	@$(MAKE) --no-print-directory build
-	@B=$(B) TEST_SECONDS=3600 tests/run.sh slow/kernel_netem
+	@B=$(B) TEST_SECONDS=3600 tests/run.sh long/kernel_netem
 
 demo: deps
 	@$(MAKE) --no-print-directory build
