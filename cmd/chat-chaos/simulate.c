@@ -27,23 +27,10 @@ static void progress(void *arg, const char *phase, uint64_t at_ns, uint64_t of_n
     r->config->progress(r->config->arg, text);
 }
 
-struct feed {
-    struct audit *audit;
-    struct err_ctx *ctx;
-    int rc;
-};
-
-static bool feed_entry(void *arg, const struct entry *e)
-{
-    struct feed *f = arg;
-    f->rc = audit_add_entry(f->audit, e, f->ctx);
-    return f->rc == 0;
-}
-
 static int feed_store(void *arg, struct audit *a, struct err_ctx *ctx)
 {
-    struct feed f = {a, ctx, 0};
-    int rc = sim_store_scan(arg, feed_entry, &f, ctx);
+    struct audit_feed f = {a, ctx, 0};
+    int rc = sim_store_scan(arg, audit_feed_entry, &f, ctx);
     return rc ? rc : f.rc;
 }
 

@@ -394,6 +394,13 @@ int audit_add_entry(struct audit *a, const struct entry *e, struct err_ctx *ctx)
     return take_place(a, m, e->chat, e->epoch, e->seq, ctx);
 }
 
+bool audit_feed_entry(void *feed, const struct entry *e)
+{
+    struct audit_feed *f = feed;
+    f->rc = audit_add_entry(f->audit, e, f->ctx);
+    return f->rc == 0;
+}
+
 /* Users who are no members, and for each message how many others saw it. */
 static void count_pairs(struct audit *a)
 {

@@ -51,6 +51,13 @@ int audit_add_journal(struct audit *a, const char *path, struct err_ctx *ctx);
  * must be there. */
 void audit_expect_store(struct audit *a);
 int audit_add_entry(struct audit *a, const struct entry *e, struct err_ctx *ctx);
+/* The same as the callback of a scan of the store: false stops it, and `rc` says why. */
+struct audit_feed {
+    struct audit *audit;
+    struct err_ctx *ctx;
+    int rc;
+};
+bool audit_feed_entry(void *feed, const struct entry *e);
 /* `drained`: everything had the time to arrive, so what is missing is a violation, not pending. The result
  * belongs to the audit. */
 int audit_finish(struct audit *a, bool drained, struct audit_result *out, struct err_ctx *ctx);

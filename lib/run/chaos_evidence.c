@@ -3,19 +3,6 @@
 #include "store/store.h"
 #include "util/clock.h"
 
-struct feed {
-    struct audit *audit;
-    struct err_ctx *ctx;
-    int rc;
-};
-
-static bool feed_entry(void *arg, const struct entry *e)
-{
-    struct feed *f = arg;
-    f->rc = audit_add_entry(f->audit, e, f->ctx);
-    return f->rc == 0;
-}
-
 static int feed_store(void *arg, struct audit *a, struct err_ctx *ctx)
 {
     const struct chaos *c = arg;
@@ -23,13 +10,13 @@ static int feed_store(void *arg, struct audit *a, struct err_ctx *ctx)
     struct store *store;
     struct store_config config = {
         .url = url, .keys_dir = keys, .now_us = clock_wall_us(), .random = clock_mono_ns() | 1};
-    struct feed f = {.audit = a, .ctx = ctx};
+    struct audit_feed f = {.audit = a, .ctx = ctx};
     snprintf(url, sizeof url, "rocksdb:%s/data/store", c->dir);
     chaos_path(c, keys, sizeof keys, "keys");
     int rc = store_open(&store, &config, ctx);
     if (rc)
         return rc;
-    rc = store_scan(store, feed_entry, &f, ctx);
+    rc = store_scan(store, audit_feed_entry, &f, ctx);
     store_close(store, NULL);
     return rc ? rc : f.rc;
 }
