@@ -11,6 +11,26 @@
 #include "core/session.h"
 #include "crypto/keys.h"
 
+/* ---- after a restore ----
+ *
+ * A store that began a new epoch over old data has perhaps lost something. The node then asks its clients for
+ * copies (core/recover.h). Operators read on the ordinary port, with `Authorization: Bearer` and a token of
+ * role operator:
+ *
+ * GET /reconcile
+ *   {"state":"none|asking|whole|closed",   whole: every member has answered; closed: the deadline came first
+ *    "epoch":"48121","since":us,"until":us,    what may be lost was said in between (UTC); 0 when state is
+ * none "opened":us,"ended":us,                   of the job; ended 0 while it is asking
+ *    "chats":{"total":n,"whole":n,"incomplete":n},   incomplete: a member's device has not answered yet
+ *    "users":{"total":n,"answered":n},"clients":{"asked":n,"answered":n},
+ *    "offers":{"entries":n,"accepted":n,"known":n,"refused":{"forged":n,"seq_taken":n,"id_elsewhere":n,"invalid":n}},
+ *    "epochs_begun":n}                         because a client proved a seq above a head
+ * GET /reconcile/chats?after=N&limit=N     after: `next` of the page before; the last page has next 0
+ *   {"chats":[{"chat":"17","epoch":"48121","head":n,"whole":true,"waiting":n}...],"next":n}
+ * GET /history/CHAT?after=SEQ&limit=N      with an operator's token: any chat, from its first entry on; every
+ * entry of the log is in the form of `msg`, tag included; "whole":false while the chat is incomplete. Entry 0
+ * (a create of the first epoch) is given with after absent and "zero=1" */
+
 struct node_limits {
     uint32_t sessions_per_user, sending_per_conn;
     uint32_t rate_per_s, rate_burst; /* sends a user; 0: no limit */

@@ -103,17 +103,33 @@ static struct slice text(struct reader *r)
     return (struct slice){p, n};
 }
 
-static void take_text(struct reader *r, const struct field *f, struct slice *to)
+static void take_body(struct reader *r, struct slice *to)
 {
     const char *at = r->p;
     *to = text(r);
-    if (f->has == MSG_HAS(body) && to->n > PROTO_BODY_MAX)
+    if (to->n > PROTO_BODY_MAX)
         fail(r, ERR_LIMIT, at, "longer than 65536 bytes");
-    else if (f->has == MSG_HAS(kind) && to->n > PROTO_KIND_MAX)
+}
+
+static void take_kind(struct reader *r, struct slice *to)
+{
+    const char *at = r->p;
+    *to = text(r);
+    if (to->n > PROTO_KIND_MAX)
         fail(r, ERR_LIMIT, at, "longer than 31 bytes");
 }
 
-static void take_tag(struct reader *r, struct msg *m)
+static void take_text(struct reader *r, const struct field *f, struct slice *to)
+{
+    if (f->has == MSG_HAS(body))
+        take_body(r, to);
+    else if (f->has == MSG_HAS(kind))
+        take_kind(r, to);
+    else
+        *to = text(r);
+}
+
+static void take_hash(struct reader *r, uint8_t hash[PROTO_TAG_BYTES], uint8_t *len)
 {
     const char *at = r->p;
     size_t n = (size_t)varint(r);
@@ -122,8 +138,8 @@ static void take_tag(struct reader *r, struct msg *m)
         fail(r, ERR_INVALID, at, "must be at most 16 bytes");
         return;
     }
-    memcpy(m->tag, p, n);
-    m->tag_len = (uint8_t)n;
+    memcpy(hash, p, n);
+    *len = (uint8_t)n;
 }
 
 static void *room(struct reader *r, size_t n)
@@ -204,6 +220,68 @@ static void take_limits(struct reader *r, struct msg_limits *l)
     }
 }
 
+static void take_id(struct reader *r, struct id *id)
+{
+    const char *p = bytes(r, ID_BYTES);
+    if (p)
+        memcpy(id, p, ID_BYTES);
+}
+
+static void take_range(struct reader *r, struct msg_range *o)
+{
+    o->from = varint_upto(r, PROTO_SEQ_MAX);
+    o->to = varint_upto(r, PROTO_SEQ_MAX);
+}
+
+static void take_report(struct reader *r, struct msg_report *o)
+{
+    o->chat = varint(r);
+    o->epoch = varint(r);
+    o->head = varint_upto(r, PROTO_SEQ_MAX);
+    take_hash(r, o->hash, &o->hash_len);
+}
+
+static void take_refused_row(struct reader *r, struct msg_refused *o)
+{
+    take_id(r, &o->id);
+    o->code = text(r);
+}
+
+static void take_entry(struct reader *r, struct msg_entry *e)
+{
+    e->epoch = varint(r);
+    e->seq = varint_upto(r, PROTO_SEQ_MAX);
+    take_id(r, &e->id);
+    e->from = varint(r);
+    e->ts = varint_upto(r, PROTO_SEQ_MAX);
+    take_kind(r, &e->kind);
+    take_body(r, &e->body);
+    take_hash(r, e->tag, &e->tag_len);
+}
+
+/* Rows are neighbours: nothing else takes room meanwhile. */
+#define TAKE_ROWS(name, type, take, max, else_say)                                                           \
+    static void name(struct reader *r, struct type **out, uint32_t *n)                                       \
+    {                                                                                                        \
+        for (struct type * to; !r->err && r->p < r->end; ++*n) {                                             \
+            struct type row = {0};                                                                           \
+            if (*n == (max)) {                                                                               \
+                fail(r, ERR_LIMIT, r->p, else_say);                                                          \
+                return;                                                                                      \
+            }                                                                                                \
+            take(r, &row);                                                                                   \
+            if (r->err || !(to = room(r, sizeof *to)))                                                       \
+                return;                                                                                      \
+            *to = row;                                                                                       \
+            if (!*n)                                                                                         \
+                *out = to;                                                                                   \
+        }                                                                                                    \
+    }
+TAKE_ROWS(take_ranges, msg_range, take_range, PROTO_RANGES_MAX, "more than 1024 ranges")
+TAKE_ROWS(take_reports, msg_report, take_report, PROTO_CLAIMS_MAX, "more than 4096 chats")
+TAKE_ROWS(take_refused, msg_refused, take_refused_row, PROTO_ENTRIES_MAX, "more than 100 are refused")
+TAKE_ROWS(take_entries, msg_entry, take_entry, PROTO_ENTRIES_MAX, "more than 100 entries")
+
 static void take_list(struct reader *r, const struct field *f, struct msg *m)
 {
     struct reader in = inner(r);
@@ -217,6 +295,18 @@ static void take_list(struct reader *r, const struct field *f, struct msg *m)
     case TYPE_STR_LIST:
         take_notices(&in, m);
         break;
+    case TYPE_RANGES:
+        take_ranges(&in, &m->ranges, &m->ranges_n);
+        break;
+    case TYPE_REPORTS:
+        take_reports(&in, &m->reports, &m->reports_n);
+        break;
+    case TYPE_REFUSED:
+        take_refused(&in, &m->refused, &m->refused_n);
+        break;
+    case TYPE_ENTRIES:
+        take_entries(&in, &m->entries, &m->entries_n);
+        break;
     default:
         take_limits(&in, &m->limits);
     }
@@ -229,7 +319,6 @@ static void take_list(struct reader *r, const struct field *f, struct msg *m)
 static void take_field(struct reader *r, const struct field *f, struct msg *m)
 {
     void *to = (char *)m + f->at;
-    const char *p;
     switch ((enum field_type)f->type) {
     case TYPE_U64S:
         *(uint64_t *)to = varint(r);
@@ -244,14 +333,13 @@ static void take_field(struct reader *r, const struct field *f, struct msg *m)
         *(bool *)to = varint_upto(r, 1) != 0;
         break;
     case TYPE_ID:
-        if ((p = bytes(r, ID_BYTES)))
-            memcpy(to, p, ID_BYTES);
+        take_id(r, to);
         break;
     case TYPE_STR:
         take_text(r, f, to);
         break;
     case TYPE_BYTES:
-        take_tag(r, m);
+        take_hash(r, m->tag, &m->tag_len);
         break;
     default:
         take_list(r, f, m);

@@ -43,6 +43,18 @@ static void put_length_before(struct buf *out, size_t start)
     out->len += n;
 }
 
+static void put_entry(struct buf *out, const struct msg_entry *e)
+{
+    put_varint(out, e->epoch);
+    put_varint(out, e->seq);
+    buf_add(out, &e->id, ID_BYTES);
+    put_varint(out, e->from);
+    put_varint(out, e->ts);
+    put_bytes(out, e->kind.p, e->kind.n);
+    put_bytes(out, e->body.p, e->body.n);
+    put_bytes(out, e->tag, e->tag_len);
+}
+
 static void put_list(struct buf *out, const struct field *f, const struct msg *m)
 {
     size_t start = out->len;
@@ -59,6 +71,30 @@ static void put_list(struct buf *out, const struct field *f, const struct msg *m
             put_varint(out, m->resume[i].seq);
             epoch = m->resume[i].epoch;
         }
+        break;
+    case TYPE_RANGES:
+        for (uint32_t i = 0; i < m->ranges_n; i++) {
+            put_varint(out, m->ranges[i].from);
+            put_varint(out, m->ranges[i].to);
+        }
+        break;
+    case TYPE_REPORTS:
+        for (uint32_t i = 0; i < m->reports_n; i++) {
+            put_varint(out, m->reports[i].chat);
+            put_varint(out, m->reports[i].epoch);
+            put_varint(out, m->reports[i].head);
+            put_bytes(out, m->reports[i].hash, m->reports[i].hash_len);
+        }
+        break;
+    case TYPE_REFUSED:
+        for (uint32_t i = 0; i < m->refused_n; i++) {
+            buf_add(out, &m->refused[i].id, ID_BYTES);
+            put_bytes(out, m->refused[i].code.p, m->refused[i].code.n);
+        }
+        break;
+    case TYPE_ENTRIES:
+        for (uint32_t i = 0; i < m->entries_n; i++)
+            put_entry(out, &m->entries[i]);
         break;
     case TYPE_STR_LIST:
         for (uint32_t i = 0; i < m->notices_n; i++)

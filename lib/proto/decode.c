@@ -17,7 +17,7 @@ static void take_id(struct json *j, struct id *id)
     j->scratch->len = mark;
 }
 
-static void take_tag(struct json *j, struct msg *m)
+static void take_hash(struct json *j, uint8_t hash[PROTO_TAG_BYTES], uint8_t *len)
 {
     struct slice s;
     size_t mark = j->scratch->len;
@@ -25,24 +25,41 @@ static void take_tag(struct json *j, struct msg *m)
     const char *at = j->p;
     if (!json_string(j, &s))
         return;
-    long n = base64url_decode(m->tag, sizeof m->tag, s.p, s.n);
+    long n = base64url_decode(hash, PROTO_TAG_BYTES, s.p, s.n);
     if (n < 0)
         json_fail(j, ERR_INVALID, at, "must be base64url of at most 16 bytes");
     else
-        m->tag_len = (uint8_t)n;
+        *len = (uint8_t)n;
     j->scratch->len = mark;
+}
+
+/* A text of at most so many bytes. */
+static void take_upto(struct json *j, size_t max, const char *else_say, struct slice *s)
+{
+    json_space(j);
+    const char *at = j->p;
+    if (json_string(j, s) && s->n > max)
+        json_fail(j, ERR_LIMIT, at, else_say);
+}
+
+static void take_body(struct json *j, struct slice *s)
+{
+    take_upto(j, PROTO_BODY_MAX, "longer than 65536 bytes", s);
+}
+
+static void take_kind(struct json *j, struct slice *s)
+{
+    take_upto(j, PROTO_KIND_MAX, "longer than 31 bytes", s);
 }
 
 static void take_text(struct json *j, const struct field *f, struct slice *s)
 {
-    json_space(j);
-    const char *at = j->p;
-    if (!json_string(j, s))
-        return;
-    if (f->has == MSG_HAS(body) && s->n > PROTO_BODY_MAX)
-        json_fail(j, ERR_LIMIT, at, "longer than 65536 bytes");
-    else if (f->has == MSG_HAS(kind) && s->n > PROTO_KIND_MAX)
-        json_fail(j, ERR_LIMIT, at, "longer than 31 bytes");
+    if (f->has == MSG_HAS(body))
+        take_body(j, s);
+    else if (f->has == MSG_HAS(kind))
+        take_kind(j, s);
+    else
+        json_string(j, s);
 }
 
 static void take_users(struct json *j, struct msg *m)
@@ -134,6 +151,104 @@ static void take_notices(struct json *j, struct msg *m)
     m->notices_n = n;
 }
 
+/* ---- lists of rows ---- */
+
+static void row_begins(struct json *j)
+{
+    json_open(j, '[');
+}
+static void row_goes_on(struct json *j)
+{
+    if (!json_take(j, ','))
+        json_expected(j, "a row is too short");
+}
+static void row_ends(struct json *j)
+{
+    if (json_take(j, ']'))
+        j->depth--;
+    else
+        json_expected(j, "a row is too long");
+}
+
+static void take_range(struct json *j, struct msg_range *r)
+{
+    row_begins(j);
+    json_uint(j, PROTO_SEQ_MAX, &r->from);
+    row_goes_on(j);
+    json_uint(j, PROTO_SEQ_MAX, &r->to);
+    row_ends(j);
+}
+
+static void take_report(struct json *j, struct msg_report *r)
+{
+    row_begins(j);
+    json_u64s(j, &r->chat);
+    row_goes_on(j);
+    json_u64s(j, &r->epoch);
+    row_goes_on(j);
+    json_uint(j, PROTO_SEQ_MAX, &r->head);
+    row_goes_on(j);
+    take_hash(j, r->hash, &r->hash_len);
+    row_ends(j);
+}
+
+static void take_refused_row(struct json *j, struct msg_refused *r)
+{
+    row_begins(j);
+    take_id(j, &r->id);
+    row_goes_on(j);
+    json_string(j, &r->code);
+    row_ends(j);
+}
+
+static void take_entry(struct json *j, struct msg_entry *e)
+{
+    row_begins(j);
+    json_u64s(j, &e->epoch);
+    row_goes_on(j);
+    json_uint(j, PROTO_SEQ_MAX, &e->seq);
+    row_goes_on(j);
+    take_id(j, &e->id);
+    row_goes_on(j);
+    json_u64s(j, &e->from);
+    row_goes_on(j);
+    json_uint(j, PROTO_SEQ_MAX, &e->ts);
+    row_goes_on(j);
+    take_kind(j, &e->kind);
+    row_goes_on(j);
+    take_body(j, &e->body);
+    row_goes_on(j);
+    take_hash(j, e->tag, &e->tag_len);
+    row_ends(j);
+}
+
+/* Texts of a row may need the scratch, so rows gather on the stack. */
+#define TAKE_ROWS(name, type, take, max, else_say)                                                           \
+    static void name(struct json *j, struct type **out, uint32_t *out_n)                                     \
+    {                                                                                                        \
+        struct type list[max];                                                                               \
+        uint32_t n = 0;                                                                                      \
+        bool first = true;                                                                                   \
+        for (json_open(j, '['); !j->err && json_more(j, ']', &first); n++) {                                 \
+            if (n == (max)) {                                                                                \
+                json_fail(j, ERR_LIMIT, j->p, else_say);                                                     \
+                return;                                                                                      \
+            }                                                                                                \
+            memset(&list[n], 0, sizeof list[n]);                                                             \
+            take(j, &list[n]);                                                                               \
+        }                                                                                                    \
+        struct type *to = n && !j->err ? json_room(j, n * sizeof *to) : NULL;                                \
+        if (!to)                                                                                             \
+            return;                                                                                          \
+        memcpy(to, list, n * sizeof *to);                                                                    \
+        *out = to;                                                                                           \
+        *out_n = n;                                                                                          \
+    }
+TAKE_ROWS(take_ranges, msg_range, take_range, PROTO_RANGES_MAX, "more than 1024 ranges")
+TAKE_ROWS(take_reports, msg_report, take_report, PROTO_CLAIMS_MAX, "more than 4096 chats")
+TAKE_ROWS(take_refused, msg_refused, take_refused_row, PROTO_ENTRIES_MAX, "more than 100 are refused")
+TAKE_ROWS(take_entries, msg_entry, take_entry, PROTO_ENTRIES_MAX, "more than 100 entries")
+
 static void take_limits(struct json *j, struct msg_limits *l)
 {
     static const struct {
@@ -187,7 +302,7 @@ static void take_field(struct json *j, const struct field *f, struct msg *m)
         take_text(j, f, to);
         break;
     case TYPE_BYTES:
-        take_tag(j, m);
+        take_hash(j, m->tag, &m->tag_len);
         break;
     case TYPE_BOOL:
         json_bool(j, to);
@@ -203,6 +318,18 @@ static void take_field(struct json *j, const struct field *f, struct msg *m)
         break;
     case TYPE_LIMITS:
         take_limits(j, to);
+        break;
+    case TYPE_RANGES:
+        take_ranges(j, &m->ranges, &m->ranges_n);
+        break;
+    case TYPE_REPORTS:
+        take_reports(j, &m->reports, &m->reports_n);
+        break;
+    case TYPE_REFUSED:
+        take_refused(j, &m->refused, &m->refused_n);
+        break;
+    case TYPE_ENTRIES:
+        take_entries(j, &m->entries, &m->entries_n);
         break;
     }
 }

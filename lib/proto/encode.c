@@ -17,16 +17,6 @@ static void put_id(struct buf *out, const struct id *id)
     buf_add(out, text, sizeof text);
 }
 
-static void put_tag(struct buf *out, const struct msg *m)
-{
-    char text[BASE64_LEN(PROTO_TAG_BYTES) + 2];
-    BUG_ON(m->tag_len > PROTO_TAG_BYTES);
-    text[0] = '"';
-    size_t n = base64url_encode(text + 1, m->tag, m->tag_len);
-    text[n + 1] = '"';
-    buf_add(out, text, n + 2);
-}
-
 static void put_claims(struct buf *out, const struct msg *m)
 {
     buf_char(out, '[');
@@ -61,6 +51,98 @@ static void put_notices(struct buf *out, const struct msg *m)
             buf_char(out, ',');
         buf_json_str(out, m->notices[i].p, m->notices[i].n);
     }
+    buf_char(out, ']');
+}
+
+static void put_hash(struct buf *out, const uint8_t *p, uint8_t n)
+{
+    char text[BASE64_LEN(PROTO_TAG_BYTES) + 2];
+    BUG_ON(n > PROTO_TAG_BYTES);
+    text[0] = '"';
+    size_t len = base64url_encode(text + 1, p, n);
+    text[len + 1] = '"';
+    buf_add(out, text, len + 2);
+}
+
+static void put_text(struct buf *out, struct slice s)
+{
+    buf_json_str(out, s.n ? s.p : "", s.n);
+}
+
+static void put_ranges(struct buf *out, const struct msg *m)
+{
+    for (uint32_t i = 0; i < m->ranges_n; i++) {
+        buf_str(out, i ? ",[" : "[");
+        buf_u64(out, m->ranges[i].from);
+        buf_char(out, ',');
+        buf_u64(out, m->ranges[i].to);
+        buf_char(out, ']');
+    }
+}
+
+static void put_reports(struct buf *out, const struct msg *m)
+{
+    for (uint32_t i = 0; i < m->reports_n; i++) {
+        const struct msg_report *r = &m->reports[i];
+        buf_str(out, i ? ",[" : "[");
+        put_quoted_u64(out, r->chat);
+        buf_char(out, ',');
+        put_quoted_u64(out, r->epoch);
+        buf_char(out, ',');
+        buf_u64(out, r->head);
+        buf_char(out, ',');
+        put_hash(out, r->hash, r->hash_len);
+        buf_char(out, ']');
+    }
+}
+
+static void put_refused(struct buf *out, const struct msg *m)
+{
+    for (uint32_t i = 0; i < m->refused_n; i++) {
+        buf_str(out, i ? ",[" : "[");
+        put_id(out, &m->refused[i].id);
+        buf_char(out, ',');
+        put_text(out, m->refused[i].code);
+        buf_char(out, ']');
+    }
+}
+
+static void put_entries(struct buf *out, const struct msg *m)
+{
+    for (uint32_t i = 0; i < m->entries_n; i++) {
+        const struct msg_entry *e = &m->entries[i];
+        buf_str(out, i ? ",[" : "[");
+        put_quoted_u64(out, e->epoch);
+        buf_char(out, ',');
+        buf_u64(out, e->seq);
+        buf_char(out, ',');
+        put_id(out, &e->id);
+        buf_char(out, ',');
+        put_quoted_u64(out, e->from);
+        buf_char(out, ',');
+        buf_u64(out, e->ts);
+        buf_char(out, ',');
+        put_text(out, e->kind);
+        buf_char(out, ',');
+        put_text(out, e->body);
+        buf_char(out, ',');
+        put_hash(out, e->tag, e->tag_len);
+        buf_char(out, ']');
+    }
+}
+
+/* The lists of a recovery. */
+static void put_rows(struct buf *out, enum field_type type, const struct msg *m)
+{
+    buf_char(out, '[');
+    if (type == TYPE_RANGES)
+        put_ranges(out, m);
+    else if (type == TYPE_REPORTS)
+        put_reports(out, m);
+    else if (type == TYPE_REFUSED)
+        put_refused(out, m);
+    else
+        put_entries(out, m);
     buf_char(out, ']');
 }
 
@@ -101,6 +183,14 @@ static bool is_empty(const struct field *f, const struct msg *m)
         return false;
     case TYPE_STR_LIST:
         return m->notices_n == 0;
+    case TYPE_RANGES:
+        return m->ranges_n == 0;
+    case TYPE_REPORTS:
+        return m->reports_n == 0;
+    case TYPE_REFUSED:
+        return m->refused_n == 0;
+    case TYPE_ENTRIES:
+        return m->entries_n == 0;
     case TYPE_LIMITS:
         return memcmp(from, &no_limits, sizeof no_limits) == 0;
     }
@@ -134,7 +224,7 @@ static void put_field(struct buf *out, const struct field *f, const struct msg *
         buf_json_str(out, text->n ? text->p : "", text->n);
         break;
     case TYPE_BYTES:
-        put_tag(out, m);
+        put_hash(out, m->tag, m->tag_len);
         break;
     case TYPE_BOOL:
         buf_str(out, *(const bool *)from ? "true" : "false");
@@ -150,6 +240,12 @@ static void put_field(struct buf *out, const struct field *f, const struct msg *
         break;
     case TYPE_LIMITS:
         put_limits(out, from);
+        break;
+    case TYPE_RANGES:
+    case TYPE_REPORTS:
+    case TYPE_REFUSED:
+    case TYPE_ENTRIES:
+        put_rows(out, (enum field_type)f->type, m);
         break;
     }
 }

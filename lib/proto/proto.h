@@ -28,6 +28,8 @@
 #define PROTO_CLAIMS_MAX      4096u /* chats in hello.resume / welcome.chats */
 #define PROTO_USERS_MAX       1024u
 #define PROTO_NOTICES_MAX     64u
+#define PROTO_RANGES_MAX      1024u /* in one ask */
+#define PROTO_ENTRIES_MAX     100u  /* copies in one offer, and what is refused of it */
 #define PROTO_TAG_BYTES       16u
 #define PROTO_SEQ_MAX         ((1ull << 53) - 1)
 
@@ -54,6 +56,27 @@ bool slice_is(struct slice s, const char *text);
 
 struct claim {
     uint64_t chat, epoch, seq;
+};
+
+struct msg_range {
+    uint64_t from, to; /* both included */
+};
+struct msg_report {
+    uint64_t chat, epoch, head;
+    uint8_t hash_len;
+    uint8_t hash[PROTO_TAG_BYTES]; /* the tag of that entry */
+};
+struct msg_refused {
+    struct id id;
+    struct slice code;
+};
+/* A copy of one entry of a chat. */
+struct msg_entry {
+    uint64_t epoch, seq, from, ts;
+    struct id id;
+    struct slice kind, body;
+    uint8_t tag_len;
+    uint8_t tag[PROTO_TAG_BYTES];
 };
 
 struct msg_limits {
@@ -94,7 +117,12 @@ struct msg_limits {
     X(code)                                                                                                  \
     X(text)                                                                                                  \
     X(retry_ms)                                                                                              \
-    X(reconnect)
+    X(reconnect)                                                                                             \
+    X(ranges)                                                                                                \
+    X(reports)                                                                                               \
+    X(refused)                                                                                               \
+    X(entries)                                                                                               \
+    X(ok)
 enum msg_field {
 #define X(field) MSG_FIELD_##field,
     MSG_FIELDS(X)
@@ -110,7 +138,7 @@ struct msg {
     uint64_t chat, user, epoch, from;
     uint64_t seq, after, since, ts, to, gap_from;
     struct id id;
-    uint32_t device, limit, beat_s, retry_ms;
+    uint32_t device, limit, beat_s, retry_ms, ok;
     bool dup, away, reconnect, more;
     uint8_t tag_len;
     uint8_t tag[PROTO_TAG_BYTES];
@@ -120,11 +148,15 @@ struct msg {
     struct claim *resume;
     uint64_t *users;
     struct slice *notices;
-    uint32_t resume_n, users_n, notices_n;
+    struct msg_range *ranges;
+    struct msg_report *reports;
+    struct msg_refused *refused;
+    struct msg_entry *entries;
+    uint32_t resume_n, users_n, notices_n, ranges_n, reports_n, refused_n, entries_n;
 };
 
 const char *msg_type_name(enum msg_type t); /* "hello"; "" for MSG_NONE */
-bool msg_from_client(enum msg_type t);      /* its direction is client to server */
+bool msg_from_client(enum msg_type t);      /* a client may send it */
 
 /* Scratch for one frame: give it once, reset by proto_frame_begin. PROTO_SCRATCH suffices for every frame
  * that holds one list; a frame of many full lists may get ERR_LIMIT. A smaller scratch only makes that come

@@ -21,8 +21,9 @@
 
 const struct message proto_messages[MSG_TYPE_COUNT] = {
     [MSG_NONE] = {"", NULL, false, 0},
-#define C2S true
-#define S2C false
+#define C2S  true
+#define S2C  false
+#define BOTH true
 #define M(NAME, text, dir)                                                                                   \
     [MSG_##NAME] = {text, fields_##NAME, dir, sizeof fields_##NAME / sizeof *fields_##NAME - 1},
 #define F(...)

@@ -15,7 +15,11 @@ enum field_type {
     TYPE_U64S_LIST,
     TYPE_CLAIMS,
     TYPE_STR_LIST,
-    TYPE_LIMITS
+    TYPE_LIMITS,
+    TYPE_RANGES,
+    TYPE_REPORTS,
+    TYPE_REFUSED,
+    TYPE_ENTRIES
 };
 
 struct field {

@@ -61,6 +61,10 @@ static inline struct msg random_msg(struct rng *r, enum msg_type t)
     static struct claim claims[64];
     static uint64_t users[64];
     static struct slice notices[PROTO_NOTICES_MAX];
+    static struct msg_range ranges[8];
+    static struct msg_report reports[8];
+    static struct msg_refused refused[8];
+    static struct msg_entry entries[8];
     struct msg m = {.t = t};
     uint64_t *u64s[] = {&m.chat, &m.user, &m.epoch, &m.from};
     uint64_t *ints[] = {&m.seq, &m.after, &m.since, &m.ts, &m.to, &m.gap_from};
@@ -100,6 +104,31 @@ static inline struct msg random_msg(struct rng *r, enum msg_type t)
         users[i] = random_number(r, UINT64_MAX);
     for (uint32_t i = 0; i < m.notices_n; i++)
         notices[i] = random_text(r, 30);
+    m.ranges_n = (uint32_t)rng_below(r, 8);
+    m.reports_n = (uint32_t)rng_below(r, 8);
+    m.refused_n = (uint32_t)rng_below(r, 8);
+    m.entries_n = (uint32_t)rng_below(r, 8);
+    for (uint32_t i = 0; i < 8; i++) {
+        ranges[i] = (struct msg_range){random_number(r, PROTO_SEQ_MAX), random_number(r, PROTO_SEQ_MAX)};
+        reports[i] =
+            (struct msg_report){.chat = rng_u64(r), .epoch = rng_u64(r), .hash_len = (uint8_t)(i * 2)};
+        reports[i].head = random_number(r, PROTO_SEQ_MAX);
+        memset(reports[i].hash, (int)i, reports[i].hash_len);
+        refused[i].id = id_new(rng_u64(r) >> 16, r);
+        refused[i].code = random_text(r, 12);
+        entries[i] = (struct msg_entry){.epoch = rng_u64(r), .from = rng_u64(r), .tag_len = 16};
+        entries[i].seq = random_number(r, PROTO_SEQ_MAX);
+        entries[i].ts = random_number(r, PROTO_SEQ_MAX);
+        entries[i].id = id_new(rng_u64(r) >> 16, r);
+        entries[i].kind = random_text(r, PROTO_KIND_MAX / 4);
+        entries[i].body = random_text(r, 100);
+        memset(entries[i].tag, (int)i + 1, 16);
+    }
+    m.ranges = ranges;
+    m.reports = reports;
+    m.refused = refused;
+    m.entries = entries;
+    m.ok = (uint32_t)random_number(r, UINT32_MAX);
     m.resume = claims;
     m.users = users;
     m.notices = notices;

@@ -96,6 +96,11 @@ static const char *const lines[] = {
     "{\"t\":\"error\",\"code\":\"limit\",\"text\":\"y\",\"retry_ms\":50,\"id\":\"" ID
     "\",\"re\":\"send\",\"chat\":\"17\"}",
     "{\"t\":\"bye\",\"code\":\"x\",\"text\":\"y\",\"reconnect\":true}",
+    "{\"t\":\"report\",\"chats\":[[\"17\",\"48121\",5,\"" TAG "\"],[\"18\",\"0\",0,\"\"]]}",
+    "{\"t\":\"ask\",\"chat\":\"17\",\"ranges\":[[5,9],[12,12]]}",
+    "{\"t\":\"offer\",\"chat\":\"17\",\"entries\":[[\"48121\",5,\"" ID
+    "\",\"7\",1764000000000000,\"text\",\"h\\\"i\",\"" TAG "\"]],\"more\":true}",
+    "{\"t\":\"offered\",\"chat\":\"17\",\"ok\":1,\"refused\":[[\"" ID "\",\"forged\"]]}",
 };
 
 static void test_every_message_round_trips(void **state)
