@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "util/clock.h"
@@ -56,6 +57,12 @@ static void on_death(int sig)
     raise(sig);
 }
 
+/* In time of the processor: a stopped or starved process is not busy. */
+static void busy_at_most(int seconds)
+{
+    setitimer(ITIMER_PROF, &(struct itimerval){.it_value.tv_sec = seconds}, NULL);
+}
+
 static void run(const uint8_t *p, size_t n)
 {
     uint8_t *exact = malloc(n ? n : 1);
@@ -63,9 +70,9 @@ static void run(const uint8_t *p, size_t n)
         abort();
     memcpy(exact, p, n);
     current = (struct input){exact, n};
-    alarm(10);
+    busy_at_most(10);
     LLVMFuzzerTestOneInput(exact, n);
-    alarm(0);
+    busy_at_most(0);
     current = (struct input){0};
     free(exact);
 }
@@ -222,14 +229,14 @@ static int run_files(int n, char **paths)
 
 int main(int argc, char **argv)
 {
-    static const int deadly[] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGALRM};
+    static const int deadly[] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGPROF};
     const char *tmp = getenv("TMPDIR"), *base = strrchr(argv[0], '/');
     base = base ? base + 1 : argv[0];
     snprintf(crash_path, sizeof crash_path, "%s/%s.crash", tmp ? tmp : "/tmp", base);
     if (__sanitizer_set_death_callback)
         __sanitizer_set_death_callback(save_current);
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) {
-        if (!__sanitizer_set_death_callback || deadly[i] == SIGALRM || deadly[i] == SIGABRT)
+        if (!__sanitizer_set_death_callback || deadly[i] == SIGPROF || deadly[i] == SIGABRT)
             signal(deadly[i], on_death);
     }
     if (argc == 2 && strcmp(argv[1], "--replay") == 0)
