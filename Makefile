@@ -33,7 +33,7 @@ BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/bench -name 'ben
 HELPERS := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/e2e tests/engines -name '*.c' 2>/dev/null | sort))
 
 .DELETE_ON_ERROR:
-.PHONY: all deps demo sim-mutants test test-unit test-e2e lint format bench install uninstall clean help
+.PHONY: all deps demo sim-mutants test test-unit test-e2e fuzz lint format bench install uninstall clean help
 
 all: deps
 	@$(MAKE) --no-print-directory build
@@ -42,7 +42,7 @@ all: deps
 build: $(BIN)
 
 help:
-	@echo "make deps | all | demo | sim-mutants | test | test-unit | test-e2e | test-kernel-netem | lint | format | bench | install | uninstall | clean"
+	@echo "make deps | all | demo | sim-mutants | test | test-unit | test-e2e | test-kernel-netem | fuzz | lint | format | bench | install | uninstall | clean"
 
 # Installs Debian packages, and only those that are missing.
 deps:
@@ -68,6 +68,9 @@ $(B)/tests/sim/%: $(B)/tests/sim/%.o $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/driver.o $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/libfuzzer/%: $(B)/tests/fuzz/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(B)/tests/engines/%.o: ALL_CFLAGS += $(shell pkg-config --cflags fuse3 2>/dev/null)
@@ -103,6 +106,18 @@ demo: deps
 bench: deps
 	@$(MAKE) --no-print-directory build $(BENCH)
 	@B=$(B) tests/bench/run.sh
+
+# Guided by coverage, with sanitizers, as long as wanted: make fuzz TARGET=pcap FUZZ_SECONDS=3600. Inputs that reach new code
+# go to build-fuzz/corpus/TARGET; one that ends the target stays beside them.
+TARGET ?= pcap
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tests/deps.sh libclang-rt-14-dev
+	@$(MAKE) --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined B=build-fuzz build-fuzz/libfuzzer/fuzz_$(TARGET)
+	@mkdir -p build-fuzz/corpus/$(TARGET)
+	LSAN_OPTIONS=suppressions=tests/lsan.supp build-fuzz/libfuzzer/fuzz_$(TARGET) -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+		-rss_limit_mb=512 -max_len=65536 -print_final_stats=1 -artifact_prefix=build-fuzz/$(TARGET)- \
+		build-fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET)
 
 # Known bugs, planted one at a time, must be found by the simulator; the clean build must be clean.
 sim-mutants: deps
