@@ -53,11 +53,14 @@ static int run_job(struct session *s, struct job *j, bool quiet, struct err_ctx 
 {
     struct chaos_config c = {
         .file = s->file, .variant = j->variant, .dir = j->dir, .interrupted = &interrupted, .arg = s};
+    c.capture = opt_flag(s->set, "capture");
     if (opt_given(s->set, "seed"))
         c.seed = opt_seed(s->set);
     if (!quiet && opt_verbosity(s->set) >= 0 && isatty(2))
         c.progress = progress;
     bool sim = strcmp(opt_string(s->set, "world"), "sim") == 0;
+    if (sim && c.capture)
+        return err_set(ctx, ERR_USAGE, "--capture: the simulated world has no packets; take --world real");
     int rc = sim ? simulate(j->result, &c, ctx) : chaos_run(j->result, &c, ctx);
     clear_line(s);
     if (rc && j->variant && rc != ERR_INTERRUPTED)

@@ -40,6 +40,9 @@ static int check_machine(struct chaos *c, struct err_ctx *ctx)
                            "%s: faults.%s: %s exists in the simulated world only (--world sim)", c->s.path,
                            c->s.faults[i].name, fault_name(c->s.faults[i].what));
     }
+    if (c->config->capture && !c->linked)
+        return err_set(ctx, ERR_USAGE, "%s: no population has a link, so there is nothing to capture",
+                       c->s.path);
     c->addr = c->linked ? NETEM_FAR_ADDR : LOOPBACK;
     if (c->linked && geteuid() != 0)
         return err_set(ctx, ERR_PERM,

@@ -4,7 +4,8 @@
  *
  * A scenario without links runs on loopback and needs no privileges. Everything it starts dies with it. Into
  * its folder it writes summary.json, report.html, junit.xml, load.json, server.log, load.log and the folders
- * trace, journal, data and keys. It replaces only what an earlier run left there. */
+ * trace, journal, data, keys and, when wanted, capture (near.pcapng, far.pcapng). It replaces only what an
+ * earlier run left there. */
 #ifndef RUN_CHAOS_H
 #define RUN_CHAOS_H
 
@@ -20,6 +21,7 @@ struct chaos_config {
     const char *dir;            /* where results go; made if missing */
     const char *programs;       /* folder of chatd-server and chat-loadgen; NULL: beside our own executable */
     uint64_t seed;              /* 0: the scenario's */
+    bool capture;               /* both ends of the links, whole packets; ERR_USAGE where there are none */
     /* Told a few times a second what is going on; NULL: nobody. */
     void (*progress)(void *arg, const char *text);
     void *arg;

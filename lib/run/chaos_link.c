@@ -39,9 +39,12 @@ static int check_faults(const struct chaos *c, struct err_ctx *ctx)
 int chaos_links_start(struct chaos *c, struct err_ctx *ctx)
 {
     struct tun_group groups[SCENARIO_POPULATIONS_MAX] = {0};
-    char trace_dir[600], text[NETEM_DESCRIPTION_MAX];
+    char trace_dir[600], capture[600], text[NETEM_DESCRIPTION_MAX];
     struct tun_config config = {.groups = groups, .seed = c->s.seed, .trace_dir = trace_dir, .calm = true};
     chaos_path(c, trace_dir, sizeof trace_dir, "trace");
+    chaos_path(c, capture, sizeof capture, "capture");
+    if (c->config->capture)
+        config.capture_dir = capture;
     int rc = check_faults(c, ctx);
     for (uint32_t i = 0; i < c->s.load_n && !rc; i++) {
         const struct scenario_population *p = &c->s.load[i];

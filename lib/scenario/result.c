@@ -51,9 +51,9 @@ static bool is_empty(const char *dir)
 /* A new or empty folder, or one of our own, whose old results are removed. Anybody else's is refused. */
 int result_folder(const char *dir, struct err_ctx *ctx)
 {
-    static const char *const ours[] = {"data",       "keys",         "trace",       "journal",
-                                       "load.json",  "proxy.log",    "proxy.jsonl", "load.log",
-                                       "server.log", "summary.json", "report.html", "junit.xml"};
+    static const char *const ours[] = {"data",         "keys",        "trace",       "journal",  "capture",
+                                       "load.json",    "proxy.log",   "proxy.jsonl", "load.log", "server.log",
+                                       "summary.json", "report.html", "junit.xml"};
     char path[600];
     int rc = make_path(dir, ctx);
     if (rc)
