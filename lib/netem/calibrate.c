@@ -38,6 +38,7 @@ void calibrate_free(struct calibrate *c)
         for (int d = 0; d < 2; d++) {
             free(f->way[d].delays.at);
             free(f->way[d].seconds.at);
+            free(f->way[d].waits.at);
             free(f->way[d].dark.at);
         }
         free(f->told.at);
@@ -189,6 +190,14 @@ static void see_sleep(struct calibrate *c, struct phase_seen *f, const struct ca
         series_add(c, s, waited);
 }
 
+/* A queue that turns a packet away has just been filled by the one before. */
+static void see_full(struct calibrate *c, struct way_seen *w, const struct calibrate_packet *p, bool lost)
+{
+    if (lost && w->before_full_ns)
+        series_add(c, &w->waits, w->before_full_ns);
+    w->before_full_ns = lost ? 0 : p->delivered_ns - p->offered_ns;
+}
+
 static void see_nat(struct phase_seen *f, bool lost)
 {
     bool gone = calibrate_silence(&f->plan, f->turns++) > f->plan.profile.nat_idle_ns;
@@ -253,15 +262,14 @@ void calibrate_see(struct calibrate *c, unsigned i, const struct calibrate_packe
     w->offered++;
     w->offered_ns = p->offered_ns;
     w->lost += lost;
-    w->full +=
-        p->reason == REASON_QUEUE_FULL ||
-        (f->plan.kind == CALIBRATE_FULL && p->reason == CALIBRATE_UNTOLD); /* nothing else drops there */
     if (f->plan.kind == CALIBRATE_LOSS)
         see_run(w, lost);
     else if (f->plan.kind == CALIBRATE_OUTAGE)
         see_dark(c, w, p, lost);
     else if (f->plan.kind == CALIBRATE_NAT)
         see_nat(f, lost);
+    else if (f->plan.kind == CALIBRATE_FULL)
+        see_full(c, w, p, lost);
     if (!lost)
         see_arrival(c, f, w, p);
     else

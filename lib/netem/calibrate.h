@@ -123,6 +123,7 @@ struct calibrate_row {
     const char *unit;       /* "%", "packets", "ms", "Mbit/s", "s", "" */
     double asked, achieved; /* in that unit */
     double tolerance;       /* how far off is fine, in that unit */
+    double error;           /* the standard error, in that unit; 0: chance has no say */
     double p;               /* of the goodness-of-fit test; < 0: none was made */
     const char *test;       /* "chi-square of 12 run lengths"; "" */
     uint64_t packets;       /* what the row rests on */
@@ -136,7 +137,8 @@ const struct calibrate_row *calibrate_row(const struct calibrate *c, unsigned i)
 const char *calibrate_verdict_name(enum calibrate_verdict v);
 /* A table for people, or one JSON object:
  * {"profile","driver","verdict","packets","rows":[{"phase","direction","what",
- * "unit","asked","achieved","tolerance","p","test","packets","verdict","why"}],"lacks":[...]}. */
+ * "unit","asked","achieved","tolerance","standard_error","p","test","packets","verdict","why"}],"lacks":[...]}.
+ */
 void calibrate_show(const struct calibrate *c, struct buf *out, bool json);
 
 #endif

@@ -25,15 +25,16 @@ struct spans {
 
 /* What one direction of one phase has seen. */
 struct way_seen {
-    uint64_t offered, delivered, lost, copies, corrupt, reordered, full;
+    uint64_t offered, delivered, lost, copies, corrupt, reordered;
     uint64_t bytes, first_bytes, first_ns,
-        last_ns;                    /* of deliveries; the first one's bytes don't count for a rate */
-    uint64_t offered_ns, newest_ns; /* latest offer; latest delivery */
-    uint64_t delay_max_ns;
-    uint64_t runs[RUNS_MAX], runs_n, run; /* of losses, by length; the last is "or longer" */
-    bool any_before;                      /* a packet that arrived came before: a run's beginning was seen */
-    struct series delays;                 /* DELAY */
-    struct series seconds;                /* FULL with a trace: bytes by second since it began */
+        last_ns;                           /* of deliveries; the first one's bytes don't count for a rate */
+    uint64_t offered_ns, newest_ns;        /* latest offer; latest delivery */
+    uint64_t delay_max_ns, before_full_ns; /* the delay of the packet before this one; 0: it was lost */
+    uint64_t runs[RUNS_MAX], runs_n, run;  /* of losses, by length; the last is "or longer" */
+    bool any_before;                       /* a packet that arrived came before: a run's beginning was seen */
+    struct series delays;                  /* DELAY */
+    struct series seconds;                 /* FULL with a trace: bytes by second since it began */
+    struct series waits;                   /* FULL: delays of packets that were the last to find room */
     double pair_x, pair_y, pair_xx, pair_yy, pair_xy, pair_n, before_ms; /* lag 1 */
     bool before;
     struct spans dark;
@@ -79,6 +80,7 @@ double stats_ks_p(double d, double n);
 typedef double stats_cdf(const void *of, double x_ns);
 /* Sorts `s`; the largest distance to the distribution. */
 double stats_ks(struct series *s, stats_cdf *cdf, const void *of);
+void stats_sort(struct series *s);
 double stats_delay_cdf(const void *direction, double x_ns); /* struct netem_direction */
 double stats_span_cdf(const void *span, double x_ns);       /* struct netem_span */
 double stats_exp_cdf(const void *mean_ns, double x_ns);     /* uint64_t */

@@ -36,6 +36,7 @@ void calibrate_claim(struct calibrate *c, const struct claim *k)
                                 .asked = k->asked,
                                 .achieved = k->achieved,
                                 .tolerance = k->tolerance,
+                                .error = k->error,
                                 .p = k->p,
                                 .test = k->test ? k->test : "",
                                 .packets = k->packets};
@@ -214,10 +215,20 @@ static void judge_trace(struct calibrate *c, const struct phase_seen *f, int d)
                                        .packets = seconds > 0 ? f->way[d].delivered : 0});
 }
 
-static void judge_full(struct calibrate *c, const struct phase_seen *f, int d)
+/* How long a full queue makes a packet wait: the median of those that took its last room. The longest wait of
+ * all is that of the longest pause of the machine that carries them. In a drop-head queue all move up faster
+ * while others come; only the very last waits for all of it. */
+static double full_wait_ns(const struct netem_direction *a, struct way_seen *w)
+{
+    stats_sort(&w->waits);
+    double ns = a->queue_head ? (double)w->delay_max_ns : stats_quantile(&w->waits, 0.5);
+    return ns > (double)a->delay_ns ? ns - (double)a->delay_ns : 0;
+}
+
+static void judge_full(struct calibrate *c, struct phase_seen *f, int d)
 {
     const struct netem_direction *a = &f->plan.profile.dir[d];
-    const struct way_seen *w = &f->way[d];
+    struct way_seen *w = &f->way[d];
     if (!f->plan.way[d].packets)
         return;
     if (a->trace) {
@@ -237,16 +248,15 @@ static void judge_full(struct calibrate *c, const struct phase_seen *f, int d)
                         .p = -1,
                         .packets = seconds > 0 ? w->delivered : 0});
     double bytes = f->plan.way[d].bytes, queue = (double)a->queue_bytes;
-    double waited = w->delay_max_ns > a->delay_ns ? (double)(w->delay_max_ns - a->delay_ns) / S : 0;
     calibrate_claim(c, &(struct claim){.f = f,
                                        .dir = d,
                                        .what = "queue",
                                        .unit = "kB",
                                        .asked = queue / 1000,
-                                       .achieved = waited * (double)a->rate_bps / 8 / 1000,
+                                       .achieved = full_wait_ns(a, w) / S * (double)a->rate_bps / 8 / 1000,
                                        .tolerance = fmax(queue * DELAY_SHARE, 2 * bytes) / 1000,
                                        .p = -1,
-                                       .packets = w->full ? w->delivered : 0});
+                                       .packets = w->waits.n ? w->delivered : 0});
 }
 
 /* --- all --- */

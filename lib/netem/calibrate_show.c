@@ -60,8 +60,8 @@ static void show_row_json(struct buf *out, const struct calibrate_row *r)
     json_text(out, "what", r->what);
     buf_char(out, ',');
     json_text(out, "unit", r->unit);
-    buf_printf(out, ",\"asked\":%.6g,\"achieved\":%.6g,\"tolerance\":%.4g,", r->asked, r->achieved,
-               r->tolerance);
+    buf_printf(out, ",\"asked\":%.6g,\"achieved\":%.6g,\"tolerance\":%.4g,\"standard_error\":%.4g,", r->asked,
+               r->achieved, r->tolerance, r->error);
     if (r->p >= 0)
         buf_printf(out, "\"p\":%.4g,", r->p);
     else

@@ -61,6 +61,12 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+void stats_sort(struct series *s)
+{
+    if (s->n)
+        qsort(s->at, s->n, sizeof *s->at, by_size);
+}
+
 double stats_ks(struct series *s, stats_cdf *cdf, const void *of)
 {
     double worst = 0, n = (double)s->n;

@@ -229,6 +229,40 @@ static void test_the_report_is_one_json_object_or_a_table(void **state)
 }
 
 /* The whole table with 2,000,000 packets each is tests/slow/test_netem_calibrate. */
+/* One packet in a thousand 20 ms late says nothing of how long the queue is. */
+static void test_a_pause_of_the_machine_is_not_the_queues(void **state)
+{
+    (void)state;
+    struct calibrate_options o = {.driver = NETEM_DRIVER_TUN, .packets = 20000, .time_ns = 4000000000};
+    struct netem_profile p = profile("wifi-good");
+    struct calibrate *c;
+    const struct calibrate_phase *phase;
+    struct link l;
+    unsigned i = 0;
+    assert_int_equal(calibrate_new(&c, &p, &o, NULL), 0);
+    while ((phase = calibrate_phase(c, i))->kind != CALIBRATE_FULL)
+        i++;
+    link_init(&l, &phase->profile, 1, 1, 0);
+    for (uint64_t k = 0; k < phase->way[NETEM_DOWN].packets; k++) {
+        uint64_t at = 1 + k * phase->way[NETEM_DOWN].gap_ns;
+        struct link_verdict v = link_offer(&l, NETEM_DOWN, at, phase->way[NETEM_DOWN].bytes);
+        struct calibrate_packet seen = {.offered_ns = at,
+                                        .delivered_ns = v.deliver_ns + (k % 1000 == 500) * 20000000,
+                                        .bytes = phase->way[NETEM_DOWN].bytes,
+                                        .dir = NETEM_DOWN,
+                                        .reason = (uint8_t)(v.reason ? CALIBRATE_UNTOLD : REASON_NONE)};
+        calibrate_see(c, i, &seen);
+    }
+    calibrate_judge(c);
+    const struct calibrate_row *r;
+    for (i = 0; (r = calibrate_row(c, i)) && (r->dir != NETEM_DOWN || strcmp(r->what, "queue") != 0);)
+        i++;
+    assert_non_null(r);
+    assert_int_equal(r->verdict, CALIBRATE_PASS);
+    assert_true(r->achieved > 187.5 - 2 * 1.5 && r->achieved < 187.5 + 1.5); /* within two packets */
+    calibrate_free(c);
+}
+
 static void test_no_named_profile_fails(void **state)
 {
     (void)state;
@@ -255,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_p_values_are_those_of_the_tables),
         cmocka_unit_test(test_runs_of_a_chain_follow_their_law),
         cmocka_unit_test(test_the_report_is_one_json_object_or_a_table),
+        cmocka_unit_test(test_a_pause_of_the_machine_is_not_the_queues),
         cmocka_unit_test(test_no_named_profile_fails),
     };
     return cmocka_run_group_tests_name("calibrate", tests, NULL, NULL);
