@@ -98,6 +98,8 @@ int netem_set(struct netem_profile *p, struct netem_sources *from, const char *s
     unsigned k = netem_key_of(bare);
     if (k == KEY_COUNT || (bare != word && !netem_keys[k].each_way))
         return err_set(ctx, ERR_INVALID, "unknown word '%s'", word);
+    if (!*value)
+        return err_set(ctx, ERR_INVALID, "%s: the value is missing", word);
     if (!netem_keys[k].each_way)
         last = first;
     for (unsigned d = first; d <= last; d++) {

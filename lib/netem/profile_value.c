@@ -127,7 +127,7 @@ static int parse_drop(uint32_t *head, const char *value, struct err_ctx *ctx)
 
 static int parse_trace(const struct netem_trace **t, const char *value, struct err_ctx *ctx)
 {
-    if (*value && strcmp(value, "none") != 0)
+    if (strcmp(value, "none") != 0)
         return netem_trace_file(t, value, ctx);
     *t = NULL;
     return 0;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "netem/profile.h"
+#include "netem/profile_impl.h"
 
 static json_t *shown(const char *description)
 {
@@ -177,6 +177,32 @@ static void test_the_offending_word_is_named(void **state)
     }
 }
 
+static void test_a_word_without_a_value_is_refused_by_name(void **state)
+{
+    (void)state;
+    char text[80];
+    for (unsigned k = 0; k < KEY_COUNT; k++) {
+        for (unsigned way = 0; way < (netem_keys[k].each_way ? 3 : 1); way++) {
+            struct netem_profile p;
+            struct err_ctx err = {0};
+            snprintf(text, sizeof text, "%s%s",
+                     way == 0   ? ""
+                     : way == 1 ? "up."
+                                : "down.",
+                     netem_keys[k].word);
+            char whole[120], want[120];
+            snprintf(whole, sizeof whole, "lte-good,%s=", text);
+            snprintf(want, sizeof want, "%s: the value is missing", text);
+            assert_int_equal(netem_profile_parse(&p, whole, &err), ERR_INVALID);
+            assert_non_null(strstr(err.text, want));
+            snprintf(whole, sizeof whole, "{\"%s\": \"\"}", text);
+            err = (struct err_ctx){0};
+            assert_int_equal(from_file(whole, "", &p, &err), ERR_INVALID);
+            assert_non_null(strstr(err.text, want));
+        }
+    }
+}
+
 static void test_profiles_are_put_on_each_other(void **state)
 {
     (void)state;
@@ -320,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_a_file_builds_on_a_name_and_words_build_on_a_file),
         cmocka_unit_test(test_bad_files_are_named_with_the_place),
         cmocka_unit_test(test_the_offending_word_is_named),
+        cmocka_unit_test(test_a_word_without_a_value_is_refused_by_name),
         cmocka_unit_test(test_profiles_are_put_on_each_other),
         cmocka_unit_test(test_a_file_can_compose_and_be_composed),
         cmocka_unit_test(test_files_that_a_file_names_stand_beside_it),
