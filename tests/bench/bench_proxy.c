@@ -1,9 +1,10 @@
 /* What the chaos proxy adds when no fault is at work: throughput through it against a direct connection, and
- * the latency of a small round trip, both in one run, turn by turn. Loopback, three processes on what cores
- * there are. */
+ * the latency of a small round trip, both in one run, turn by turn; and what a plain TCP relay adds, which
+ * only reads and writes. Loopback, three processes on what cores there are. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,6 +144,47 @@ static pid_t start_proxy(int to, int *port)
     return pid;
 }
 
+/* Both ways of one connection, by turns, until one of them ends. */
+static void relay(int a, int b)
+{
+    static char data[PIECE];
+    struct pollfd in[2] = {{a, POLLIN, 0}, {b, POLLIN, 0}};
+    for (int open = 2; open;) {
+        if (poll(in, 2, -1) < 0)
+            return;
+        for (int d = 0; d < 2; d++) {
+            ssize_t n = in[d].revents ? recv(in[d].fd, data, sizeof data, 0) : -1, sent = 0;
+            while (n > 0 && sent < n) {
+                ssize_t k = send(d ? a : b, data + sent, (size_t)(n - sent), 0);
+                if (k <= 0)
+                    return;
+                sent += k;
+            }
+            if (in[d].revents && n <= 0) {
+                shutdown(d ? a : b, SHUT_WR);
+                in[d].fd = -1;
+                open--;
+            }
+        }
+    }
+}
+
+static pid_t start_relay(int to, int *port)
+{
+    int listener = listen_any(port), one = 1;
+    pid_t pid = fork();
+    if (pid)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+        int a = accept(listener, NULL, NULL), b = dial(to);
+        setsockopt(a, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        relay(a, b);
+        close(a);
+        close(b);
+    }
+}
+
 /* Seconds of processor time that a process has used. */
 static double cpu_s(pid_t pid)
 {
@@ -163,47 +205,70 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static double middle(double *of)
+{
+    qsort(of, ROUNDS, sizeof *of, by_value);
+    return of[ROUNDS / 2];
+}
+
+/* What one pass adds at a quantile: a round trip passes twice. */
+static double added_us(const struct hist *h, const struct hist *direct, unsigned q)
+{
+    return ((double)hist_quantile(h, q) - (double)hist_quantile(direct, q)) / 2000;
+}
+
+static void say(double rate[3][ROUNDS], struct hist trip[3], double cpu)
+{
+    static const char *const name[] = {"direct", "through the proxy", "through a plain relay"};
+    double ratio[2][ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        ratio[0][i] = rate[1][i] / rate[0][i];
+        ratio[1][i] = rate[1][i] / rate[2][i];
+    }
+    for (int k = 0; k < 3; k++)
+        printf("round trip of %d B %s: p50 %.1f us p99 %.1f us\n", TRIP_LEN, name[k],
+               (double)hist_quantile(&trip[k], 5000) / 1000, (double)hist_quantile(&trip[k], 9900) / 1000);
+    double plain = middle(rate[2]), proxy = middle(rate[1]), p50 = added_us(&trip[1], &trip[0], 5000),
+           p99 = added_us(&trip[1], &trip[0], 9900);
+    printf("BENCH proxy_throughput %.2f GB/s (median of %d), %.2f of a direct connection's, %.2f of a plain "
+           "relay's "
+           "%.2f; budget 1.00 GB/s %s\n",
+           proxy, ROUNDS, middle(ratio[0]), middle(ratio[1]), plain, proxy >= 1.0 ? "ok" : "MISSED");
+    printf("BENCH proxy_cpu %.2f s/GB\n", cpu / ((double)BULK / 1e9 * ROUNDS));
+    printf("BENCH proxy_added_p50 %.1f us (a plain relay: %.1f) budget 100 us %s\n", p50,
+           added_us(&trip[2], &trip[0], 5000), p50 < 100 ? "ok" : "MISSED");
+    printf("BENCH proxy_added_p99 %.1f us (a plain relay: %.1f) budget 100 us %s\n", p99,
+           added_us(&trip[2], &trip[0], 9900), p99 < 100 ? "ok" : "MISSED");
+}
+
 int main(void)
 {
-    static struct hist direct, through;
-    double d[ROUNDS], t[ROUNDS], ratio[ROUNDS];
-    int port, proxy;
+    static struct hist trip[3];
+    double rate[3][ROUNDS], cpu = 0;
+    int port[3];
     signal(SIGPIPE, SIG_IGN);
-    int listener = listen_any(&port);
+    int listener = listen_any(&port[0]);
     pid_t server = fork();
     if (server == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         serve(listener);
     }
-    pid_t pid = start_proxy(port, &proxy);
-    double cpu = 0;
+    pid_t proxy = start_proxy(port[0], &port[1]), plain = start_relay(port[0], &port[2]);
     for (int i = 0; i < ROUNDS; i++) {
-        d[i] = throughput(port);
-        cpu -= cpu_s(pid);
-        t[i] = throughput(proxy);
-        cpu += cpu_s(pid);
-        ratio[i] = t[i] / d[i];
-        trips(port, &direct);
-        trips(proxy, &through);
-        printf("round %d: direct %.2f GB/s, through the proxy %.2f GB/s\n", i + 1, d[i], t[i]);
+        for (int k = 0; k < 3; k++) {
+            double before = cpu_s(proxy);
+            rate[k][i] = throughput(port[k]);
+            cpu += k == 1 ? cpu_s(proxy) - before : 0;
+            trips(port[k], &trip[k]);
+        }
+        printf("round %d: direct %.2f GB/s, through the proxy %.2f, through a plain relay %.2f\n", i + 1,
+               rate[0][i], rate[1][i], rate[2][i]);
     }
-    kill(pid, SIGKILL);
+    kill(proxy, SIGKILL);
+    kill(plain, SIGKILL);
     kill(server, SIGKILL);
     while (wait(NULL) > 0)
         ;
-    qsort(d, ROUNDS, sizeof *d, by_value);
-    qsort(t, ROUNDS, sizeof *t, by_value);
-    qsort(ratio, ROUNDS, sizeof *ratio, by_value);
-    /* a round trip passes the proxy twice */
-    double p50 = ((double)hist_quantile(&through, 5000) - (double)hist_quantile(&direct, 5000)) / 2000;
-    double p99 = ((double)hist_quantile(&through, 9900) - (double)hist_quantile(&direct, 9900)) / 2000;
-    printf("round trip of %d B: direct p50 %.1f us p99 %.1f us, through the proxy p50 %.1f us p99 %.1f us\n",
-           TRIP_LEN, (double)hist_quantile(&direct, 5000) / 1000, (double)hist_quantile(&direct, 9900) / 1000,
-           (double)hist_quantile(&through, 5000) / 1000, (double)hist_quantile(&through, 9900) / 1000);
-    printf("BENCH proxy_throughput %.2f GB/s (median of %d) ratio %.2f budget 1.00 GB/s %s\n", t[ROUNDS / 2],
-           ROUNDS, ratio[ROUNDS / 2], t[ROUNDS / 2] >= 1.0 ? "ok" : "MISSED");
-    printf("BENCH proxy_cpu %.2f s/GB\n", cpu / ((double)BULK / 1e9 * ROUNDS));
-    printf("BENCH proxy_added_p50 %.1f us budget 100 us %s\n", p50, p50 < 100 ? "ok" : "MISSED");
-    printf("BENCH proxy_added_p99 %.1f us budget 100 us %s\n", p99, p99 < 100 ? "ok" : "MISSED");
+    say(rate, trip, cpu);
     return 0;
 }
