@@ -43,6 +43,7 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->by_id, sizeof(struct id), 8, MANY, 2);
     map_init(&l->cursors, 24, 24, MANY, 3);
     map_init(&l->devices, 16, 8, MANY, 4);
+    map_init(&l->shown, 32, 8, MANY, 5);
     return l;
 }
 
@@ -52,6 +53,7 @@ static void chat_free(struct live_chat *c)
     free(c->seats);
     free(c->members);
     free(c->tops);
+    free(c->late);
     free(c);
 }
 
@@ -67,6 +69,7 @@ void live_free(struct live *l)
     map_release(&l->by_id);
     map_release(&l->cursors);
     map_release(&l->devices);
+    map_release(&l->shown);
     free(l->messages);
     free(l);
 }
@@ -181,7 +184,17 @@ bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq)
 {
     for (uint32_t i = first_range(c, user); i < c->members_n && c->members[i].user == user; i++) {
         const struct live_member *m = &c->members[i];
-        if (m->role != 2 && m->from <= seq && seq < m->to) /* 2: invited */
+        if (m->role < 2 && m->from <= seq && seq < m->to) /* 2: invited */
+            return true;
+    }
+    return false;
+}
+
+bool live_was_served(const struct live_chat *c, uint64_t user, uint64_t seq)
+{
+    for (uint32_t i = first_range(c, user); i < c->members_n && c->members[i].user == user; i++) {
+        const struct live_member *m = &c->members[i];
+        if (m->role != 2 && m->from <= seq && seq < m->to)
             return true;
     }
     return false;
@@ -200,9 +213,16 @@ void live_member_row(struct live *l, const struct member_row *m)
     while (i < c->members_n && c->members[i].user == m->user && c->members[i].from < m->from)
         i++;
     struct live_member row = {m->user, m->from, m->to, m->role};
-    if (i < c->members_n && c->members[i].user == m->user && c->members[i].from == m->from) {
+    bool there = i < c->members_n && c->members[i].user == m->user && c->members[i].from == m->from &&
+                 c->members[i].role != LIVE_SERVED;
+    uint64_t served = c->log_n ? c->log[c->log_n - 1].seq + 1 : 0;
+    if (there) {
+        bool shrinks = c->members[i].to == UINT64_MAX && m->to < served && c->members[i].role < 2;
         c->members[i] = row;
-        return;
+        if (!shrinks)
+            return;
+        row = (struct live_member){m->user, m->from, served, LIVE_SERVED};
+        i++;
     }
     live_grow((void **)&c->members, c->members_n, &c->members_cap, sizeof *c->members);
     memmove(&c->members[i + 1], &c->members[i], (c->members_n - i) * sizeof row);
@@ -261,6 +281,36 @@ bool live_given_out(struct live_chat *c, uint64_t epoch, uint64_t seq)
     return top && seq <= top->seq;
 }
 
+/* A message that a restore took, back at its place: what lies above it was shown before. */
+static bool insert_back(struct live *l, struct live_chat *c, struct live_message *m, const struct entry *e)
+{
+    if (!l->promises.recovers || !(m->flags & MESSAGE_LOST) || m->epoch != e->epoch || m->seq != e->seq ||
+        m->chat != e->chat || m->sender != e->sender)
+        return false;
+    if (m->stored_once && memcmp(m->content, e->content, 16) != 0)
+        live_fail(l, LIVE_PHANTOM, c->id, &e->id,
+                  "chat %" PRIu64 " seq %" PRIu64 " came back with another content", c->id, e->seq);
+    uint32_t i = live_find(c, e->seq);
+    if (i < c->log_n && c->log[i].seq == e->seq) {
+        live_fail(l, LIVE_SEQ, c->id, &e->id, "chat %" PRIu64 " seq %" PRIu64 " came back onto another entry",
+                  c->id, e->seq);
+        return true;
+    }
+    live_grow((void **)&c->log, c->log_n, &c->log_cap, sizeof *c->log);
+    memmove(&c->log[i + 1], &c->log[i], (c->log_n - i) * sizeof *c->log);
+    c->log_n++;
+    c->log[i] = (struct live_entry){.epoch = e->epoch,
+                                    .seq = e->seq,
+                                    .sender = e->sender,
+                                    .message = (uint32_t)(m - l->messages),
+                                    .op = e->op};
+    live_grow((void **)&c->late, c->late_n, &c->late_cap, sizeof *c->late);
+    c->late[c->late_n++] = e->seq;
+    m->flags = (uint8_t)((m->flags | MESSAGE_STORED | MESSAGE_WAS_LOST) & ~MESSAGE_LOST);
+    l->counts.recovered++;
+    return true;
+}
+
 static void check_seq(struct live *l, struct live_chat *c, const struct entry *e)
 {
     struct live_top *top = top_of(c, e->epoch);
@@ -306,6 +356,16 @@ void live_append(struct live *l, const struct entry *e)
 {
     struct live_chat *c = live_chat_make(l, e->chat);
     struct live_message *m = live_message_make(l, &e->id);
+    if (insert_back(l, c, m, e))
+        return;
+    if (l->promises.recovers && m->flags & MESSAGE_LOST && m->flags & MESSAGE_ACCEPTED &&
+        m->flags & MESSAGE_KEPT)
+        live_fail(l, LIVE_RENUMBERED, c->id, &e->id,
+                  "chat %" PRIu64 " seq %" PRIu64
+                  " was accepted and lost, and is stored again at seq %" PRIu64,
+                  c->id, m->seq, e->seq);
+    memcpy(m->content, e->content, 16);
+    m->stored_once = true;
     check_seq(l, c, e);
     check_message(l, c, m, e);
     m->flags = (uint8_t)((m->flags | MESSAGE_STORED) & ~MESSAGE_LOST);
@@ -368,7 +428,7 @@ void live_pushed(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, con
         live_fail(l, LIVE_NOT_DURABLE, chat, id,
                   "chat %" PRIu64 " seq %" PRIu64 " was pushed to user %" PRIu64 " before it was durable",
                   chat, seq, user);
-    else if (!live_was_member(c, user, seq))
+    else if (!live_was_served(c, user, seq))
         live_fail(l, LIVE_OUTSIDER, chat, id,
                   "chat %" PRIu64 " seq %" PRIu64 " was pushed to user %" PRIu64
                   ", who was not a member then",

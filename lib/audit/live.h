@@ -31,6 +31,8 @@ struct live_promises {
     bool log;     /* nothing is pushed or acknowledged before it is committed */
     bool dedup;   /* an id is taken once */
     bool resumes; /* devices are brought up to date; holes are announced */
+    bool
+        recovers; /* what a restore took comes back from devices, to its own place, and to who never had it */
 };
 
 struct live;
@@ -71,6 +73,9 @@ void live_accepted(struct live *l, uint64_t user, uint64_t chat, uint64_t epoch,
 void live_gave_up(struct live *l, const struct id *id);
 void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
                 uint64_t from, const struct id *id);
+/* It was passed over, since this device had shown the same message at another place (or said it). */
+void live_passed(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
+                 uint64_t from, const struct id *id);
 /* `empty`: the server says that nothing ever stood there; else, that the device is not sent it. */
 void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t from, uint64_t to,
               bool empty);
@@ -93,7 +98,7 @@ bool live_converged(struct live *l);
 void live_finish(struct live *l);
 
 struct live_counts {
-    uint64_t messages, entries, shown, pushed;
+    uint64_t messages, entries, shown, pushed, recovered;
 };
 void live_counts(const struct live *l, struct live_counts *out);
 

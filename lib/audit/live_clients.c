@@ -128,9 +128,34 @@ static void check_source(struct live *l, const struct live_chat *c, uint64_t use
     if (!e || !id_equal(&l->messages[e->message].id, id))
         live_fail(l, LIVE_NOT_DURABLE, m->chat, id,
                   "user %" PRIu64 " was shown seq %" PRIu64 ", which is not in the store", user, seq);
-    else if (!live_was_member(c, user, seq))
+    else if (!live_was_served(c, user, seq))
         live_fail(l, LIVE_OUTSIDER, m->chat, id,
                   "user %" PRIu64 " was shown seq %" PRIu64 " of a chat it is not in", user, seq);
+}
+
+struct showing {
+    uint64_t user, device;
+    struct id id;
+};
+
+static struct showing showing_of(const struct live_seat *s, const struct id *id)
+{
+    return (struct showing){s->user, (uint64_t)s->forgets << 32 | s->device, *id};
+}
+
+/* Whatever its seq: a message is shown once on a device. */
+static void check_once(struct live *l, const struct live_chat *c, const struct live_seat *s, uint64_t seq,
+                       const struct id *id)
+{
+    struct showing key = showing_of(s, id);
+    uint64_t *before = map_put(&l->shown, &key, NULL);
+    BUG_ON(!before);
+    if (*before)
+        live_fail(l, LIVE_SHOWN_TWICE, c->id, id,
+                  "user %" PRIu64 " device %u showed a message of chat %" PRIu64 " at seq %" PRIu64
+                  " and again at %" PRIu64,
+                  s->user, s->device, c->id, *before - 1, seq);
+    *before = seq + 1;
 }
 
 void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
@@ -144,6 +169,8 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
     if (!c || !is_strict(l, user, device))
         return;
     struct live_seat *s = live_seat(c, user, device);
+    if (l->promises.recovers)
+        check_once(l, c, s, seq, id);
     if (s->known && seq <= s->seq && epoch == s->epoch)
         live_fail(l, LIVE_SHOWN_TWICE, chat, id,
                   "user %" PRIu64 " device %u showed seq %" PRIu64 " of chat %" PRIu64 " after %" PRIu64,
@@ -152,6 +179,24 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
         check_holes(l, c, s, seq);
     if (s->known && seq <= s->seq)
         return; /* an entry that a restore had lost and that came back to its own place */
+    s->known = true;
+    s->epoch = epoch;
+    s->seq = seq;
+    drop_passed_gaps(s);
+}
+
+void live_passed(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t epoch, uint64_t seq,
+                 uint64_t from, const struct id *id)
+{
+    struct live_chat *c = live_chat(l, chat);
+    if (!c || l->failed || !l->promises.recovers || !is_strict(l, user, device))
+        return;
+    struct live_seat *s = live_seat(c, user, device);
+    struct showing key = showing_of(s, id);
+    if ((s->known && seq <= s->seq) || (from != user && !map_get(&l->shown, &key)))
+        return;
+    if (s->known || !s->forgot)
+        check_holes(l, c, s, seq);
     s->known = true;
     s->epoch = epoch;
     s->seq = seq;
@@ -182,6 +227,7 @@ void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uin
     struct live_seat *s = live_seat(c, user, device);
     if (empty && l->promises.log)
         check_empty(l, c, s, from, to);
+    s->skipped |= !empty;
     for (uint8_t i = 0; i < s->gaps; i++) {
         struct live_range *g = &s->gap[i];
         if (from > g->to + 1 || to + 1 < g->from)
@@ -206,7 +252,7 @@ void live_forgot(struct live *l, uint64_t user, uint32_t device)
         if (!live_ever_member(c, user)) /* one who was removed forgets, too, and may come back */
             continue;
         struct live_seat *s = live_seat(c, user, device);
-        *s = (struct live_seat){.user = user, .device = device, .forgot = true};
+        *s = (struct live_seat){.user = user, .device = device, .forgot = true, .forgets = s->forgets + 1};
     }
 }
 
@@ -220,6 +266,24 @@ static const struct live_entry *lacks(const struct live_chat *c, const struct li
     for (uint32_t i = live_find(c, s->seq + 1); i < c->log_n; i++)
         if (owed(c, s, &c->log[i]))
             return &c->log[i];
+    return NULL;
+}
+
+/* What came back, further back than this device stands. */
+static const struct live_entry *lacks_late(const struct live *l, const struct live_chat *c,
+                                           const struct live_seat *s)
+{
+    if (!s->known || s->forgot || s->skipped)
+        return NULL; /* where it begins, and what it is sent, is its own matter */
+    for (uint32_t i = 0; i < c->late_n; i++) {
+        const struct live_entry *e = live_entry_at(c, c->late[i]);
+        if (!e || e->seq > s->seq || e->sender == s->user || e->op == ENTRY_CREATE ||
+            !live_was_member(c, s->user, e->seq))
+            continue;
+        struct showing key = showing_of(s, &l->messages[e->message].id);
+        if (!map_get(&l->shown, &key))
+            return e;
+    }
     return NULL;
 }
 
@@ -252,6 +316,8 @@ static bool all_have_all(const struct live *l, const struct live_chat **chat, co
             if (!is_strict(l, s->user, s->device) || !live_was_member(c, s->user, UINT64_MAX - 1))
                 continue;
             *entry = lacks(c, s);
+            if (!*entry && l->promises.recovers)
+                *entry = lacks_late(l, c, s);
             *chat = c;
             *seat = s;
             if (*entry)

@@ -20,6 +20,8 @@ struct live_message {
     struct id id;
     uint64_t sender, chat, epoch, seq;
     uint8_t flags;
+    bool stored_once; /* content is set */
+    uint8_t content[16];
 };
 
 struct live_entry {
@@ -35,10 +37,13 @@ struct live_range {
 struct live_seat {
     uint64_t user, epoch, seq;
     uint32_t device;
-    bool known, forgot;
+    bool known, forgot, skipped; /* skipped: it was told of entries that it is not sent */
+    uint32_t forgets;
     uint8_t gaps;
     struct live_range gap[LIVE_GAPS];
 };
+#define LIVE_SERVED                                                                                          \
+    3 /* role of a row: was served so far, before a removal came back that lies further back */
 struct live_member {
     uint64_t user, from, to;
     uint8_t role;
@@ -53,6 +58,8 @@ struct live_chat {
     struct live_seat *seats;     /* sorted by (user, device) */
     struct live_member *members; /* sorted by (user, from) */
     struct live_top *tops;
+    uint64_t *late; /* seqs of entries that came back */
+    uint32_t late_n, late_cap;
     uint32_t log_n, log_cap, old_n, seats_n, seats_cap, members_n, members_cap, tops_n, tops_cap;
 };
 struct live_device {
@@ -67,6 +74,7 @@ struct live {
     struct map by_id;   /* id -> index + 1 */
     struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
     struct map devices; /* (user, device) -> 1 + strict */
+    struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;
     uint64_t waiting; /* kept, neither accepted nor given up */
@@ -84,6 +92,8 @@ uint32_t live_find(const struct live_chat *c, uint64_t seq);
 struct live_entry *live_entry_at(const struct live_chat *c, uint64_t seq); /* NULL: none */
 /* Was the user a member when this seq was given? */
 bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq);
+/* The same, or it was served what came then since nobody knew of its removal. */
+bool live_was_served(const struct live_chat *c, uint64_t user, uint64_t seq);
 bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
 void live_member_row(struct live *l, const struct member_row *m);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HELD_CHATS_MAX 100000u
+
 struct key {
     uint64_t sender;
     struct id id;
@@ -23,6 +25,7 @@ int accept_init(struct accept *a, struct io *io, struct registry *r, struct coun
                          .dedup = dedup,
                          .dedup_window_ms = STORE_DEDUP_DAYS * 86400000ull};
     map_init(&a->known, sizeof(struct key), 8, ACCEPT_KNOWN_MAX + ACCEPT_PENDING_MAX + 1, rng_u64(&io->rng));
+    map_init(&a->held, 8, 8, HELD_CHATS_MAX, rng_u64(&io->rng));
     return 0;
 }
 
@@ -63,10 +66,12 @@ void accept_release(struct accept *a)
     while (map_next(&a->known, &at, NULL, &v))
         free(*(struct known **)v);
     map_release(&a->known);
+    map_release(&a->held);
     list_free(a->queue_first);
     list_free(a->flying);
     free(a->cursors);
-    batch_free(a->job);
+    if (a->job && !a->job->extra)
+        batch_free(a->job);
 }
 
 static struct known *known_find(struct accept *a, uint64_t sender, const struct id *id)
@@ -294,7 +299,8 @@ void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct ms
 void accept_read_done(struct accept *a, struct read_job *job)
 {
     struct known *k = known_find(a, job->sender, &job->id);
-    BUG_ON(!k || k->state != KNOWN_READING);
+    if (!k || k->state != KNOWN_READING)
+        return; /* answered meanwhile: it came back as somebody's copy */
     struct pending *p = k->pending;
     if (job->rc) {
         a->counters->read_failures++;
@@ -523,7 +529,13 @@ static void leave_for_next(struct sealing *s, struct pending *p)
     s->left_last = p;
 }
 
-static void give_seq(struct accept *a, struct chat *c, struct entry *e)
+void accept_take_back(struct chat *c)
+{
+    c->head = c->durable;
+    c->epoch = c->epoch_durable;
+}
+
+void accept_give_seq(struct accept *a, struct chat *c, struct entry *e)
 {
     if (c->epoch != a->epoch) { /* the first entry of this chat in this epoch, or of the chat at all */
         uint64_t first = c->epoch ? store_first_seq(c->head) : a->seq_floor;
@@ -549,6 +561,70 @@ static void give_seq(struct accept *a, struct chat *c, struct entry *e)
     tag_make(a->keys, &in, e->tag);
 }
 
+static bool is_held(struct accept *a, uint64_t chat)
+{
+    const uint64_t *until = a->held.count ? map_get_u64(&a->held, chat) : NULL;
+    if (!until)
+        return false;
+    if (a->io->now.mono_ns < *until)
+        return true;
+    *(uint64_t *)map_get_u64(&a->held, chat) = 0; /* once a start: nobody can hold it for ever */
+    return false;
+}
+
+void accept_hold(struct accept *a, uint64_t chat, uint64_t until_ns)
+{
+    bool fresh;
+    uint64_t *at = map_put_u64(&a->held, chat, &fresh);
+    if (at && fresh)
+        *at = until_ns;
+}
+
+void accept_release_hold(struct accept *a, uint64_t chat)
+{
+    uint64_t *at = map_get_u64(&a->held, chat);
+    if (at)
+        *at = 0;
+}
+
+void accept_enter_epoch(struct accept *a, uint64_t epoch, uint64_t first_seq)
+{
+    a->epoch = epoch;
+    a->seq_floor = first_seq;
+    map_clear(&a->held);
+}
+
+const struct known *accept_known(struct accept *a, uint64_t sender, const struct id *id)
+{
+    return a->dedup ? known_find(a, sender, id) : NULL;
+}
+
+void accept_adopt(struct accept *a, const struct entry *e)
+{
+    uint64_t ms = id_unix_ms(&e->id);
+    if (ms >= a->ask_before_ms)
+        a->ask_before_ms = ms + 1; /* the store may know it now */
+    struct known *k = a->dedup ? known_find(a, e->sender, &e->id) : NULL;
+    struct pending *p = k ? k->pending : NULL;
+    if (!p || k->state == KNOWN_DURABLE)
+        return;
+    if (k->chat != e->chat || memcmp(k->content, e->content, 16) != 0) {
+        refuse_queued(a, p, PROTO_ID_CONFLICT, 0);
+        return;
+    }
+    k->epoch = e->epoch;
+    k->seq = e->seq;
+    k->ts_us = e->ts_us;
+    memcpy(k->tag, e->tag, 16);
+    a->counters->duplicates++;
+    a->ops->accepted(a->arg, p->conn, k, true);
+    for (struct waiter *w = p->waiters; w; w = w->next)
+        a->ops->accepted(a->arg, w->conn, k, true);
+    p->known = NULL;
+    p->answered = true;
+    known_settle(a, k);
+}
+
 /* Judge one request and put it into the batch, leave it for the next one, or answer it. */
 static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
 {
@@ -558,8 +634,8 @@ static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
         return;
     }
     struct chat *c = registry_chat(a->registry, p->e.chat);
-    if ((c && c->barrier && !MUTANT(BARRIER_IGNORED)) || b->entries_n == STORE_BATCH_MAX ||
-        s->bytes + p->e.body_len > STORE_BATCH_BYTES) {
+    if ((c && c->barrier && !MUTANT(BARRIER_IGNORED)) || is_held(a, p->e.chat) ||
+        b->entries_n == STORE_BATCH_MAX || s->bytes + p->e.body_len > STORE_BATCH_BYTES) {
         leave_for_next(s, p);
         return;
     }
@@ -590,7 +666,7 @@ static void seal_one(struct accept *a, struct sealing *s, struct pending *p)
         refuse(a, p, PROTO_NOT_MEMBER, 0);
         return;
     }
-    give_seq(a, c, &p->e);
+    accept_give_seq(a, c, &p->e);
     if (p->e.op != ENTRY_MESSAGE) {
         c->barrier = true;
         add_member_rows(s, c, p);
@@ -635,11 +711,26 @@ static void join(struct pending **first, struct pending **last, struct pending *
     *last = more_last;
 }
 
-void accept_seal(struct accept *a)
+static bool fly_extra(struct accept *a, bool turn)
+{
+    if (!turn || !a->log || !a->ops->extra)
+        return false;
+    struct commit_job *job = a->ops->extra(a->arg);
+    if (!job)
+        return false;
+    job->extra = a->extra_flew = true;
+    a->job = job;
+    struct effect e = {.kind = EFFECT_COMMIT, .commit = job};
+    a->io->emit(a->io->arg, &e);
+    return true;
+}
+
+static void seal(struct accept *a, bool extras)
 {
     size_t n = 0;
-    if (a->job)
+    if (a->job || (extras && fly_extra(a, !a->extra_flew || !a->queue_first)))
         return;
+    a->extra_flew = false;
     for (struct pending *p = a->queue_first; p && n < STORE_BATCH_MAX && !looked_up(p); p = p->next)
         n++;
     if (!n && !a->cursors)
@@ -699,11 +790,21 @@ static void roll_back(struct accept *a, struct pending *p, enum proto_error code
     }
 }
 
+void accept_seal(struct accept *a)
+{
+    seal(a, true);
+}
+
 void accept_committed(struct accept *a, struct commit_job *job)
 {
     struct pending *p = a->flying;
-    a->flying = NULL;
     a->job = NULL;
+    if (job->extra) {
+        a->ops->extra_done(a->arg, job);
+        accept_seal(a);
+        return;
+    }
+    a->flying = NULL;
     if (job->rc) {
         a->counters->store_failures++;
         roll_back(a, p, job->rc == ERR_FULL ? PROTO_STORAGE_FULL : PROTO_OVERLOADED);
@@ -712,17 +813,21 @@ void accept_committed(struct accept *a, struct commit_job *job)
     }
     if (a->log) {
         a->counters->commits += job->batch.entries_n != 0;
-        /* the next batch flies while this one is answered; chats behind a barrier wait until that is applied
-         */
-        accept_seal(a);
+        /* the next batch flies while this one is answered; chats behind a barrier wait until that is applied.
+         * An extra that waits is made from what holds when this one is applied. */
+        if (!a->extra_waits || a->extra_flew)
+            seal(a, false);
     }
     while (p) {
         struct pending *next = p->next;
         struct chat *c = registry_chat(a->registry, p->e.chat);
         c->durable = p->e.seq;
         c->epoch_durable = p->e.epoch;
-        if (p->e.op != ENTRY_MESSAGE) /* a message says nothing about a barrier that the next batch has set */
+        if (p->e.op !=
+            ENTRY_MESSAGE) { /* a message says nothing about a barrier that the next batch has set */
             c->barrier = false;
+            a->changes++;
+        }
         a->counters->entries++;
         struct known *k = p->known;
         if (k) {

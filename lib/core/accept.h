@@ -63,6 +63,10 @@ struct accept_ops {
     void (*done)(void *arg, uint64_t conn, const struct pending *p);
     void (*refused)(void *arg, uint64_t conn, const struct pending *p, enum proto_error code,
                     uint32_t retry_ms);
+    /* Nothing flies: a job that is not of this path and flies instead of the next batch, or NULL. It comes
+     * back through extra_done, before anything else is sealed; its memory is its maker's. May be NULL. */
+    struct commit_job *(*extra)(void *arg);
+    void (*extra_done)(void *arg, struct commit_job *job);
 };
 
 struct accept {
@@ -85,6 +89,10 @@ struct accept {
     struct pending *queue_first, *queue_last;
     struct pending *flying; /* in the order of the batch */
     struct commit_job *job;
+    bool extra_waits; /* ops->extra has something */
+    bool extra_flew;  /* the last one that flew was an extra: a batch has its turn */
+    uint64_t changes; /* of memberships, committed so far */
+    struct map held;  /* chat -> mono ns until which nothing is given a seq in it */
 };
 
 int accept_init(struct accept *a, struct io *io, struct registry *r, struct counters *c, const struct keys *k,
@@ -106,6 +114,18 @@ void accept_read_done(struct accept *a, struct read_job *job);
 void accept_committed(struct accept *a, struct commit_job *job);
 /* Seal and emit if nothing flies. Called after each event. */
 void accept_seal(struct accept *a);
+/* Seq, epoch, time and tag for an entry of an extra job; accept_take_back when it did not become durable. */
+void accept_give_seq(struct accept *a, struct chat *c, struct entry *e);
+void accept_take_back(struct chat *c);
+/* What an id of this sender is known to be: NULL, or in flight (KNOWN_READING, KNOWN_QUEUED), or durable. */
+const struct known *accept_known(struct accept *a, uint64_t sender, const struct id *id);
+/* The entry stands in the log by another way: a send of the same id that waits is answered as a duplicate. */
+void accept_adopt(struct accept *a, const struct entry *e);
+/* Give no seq in this chat before then: somebody claims to know more of it than the store does. */
+void accept_hold(struct accept *a, uint64_t chat, uint64_t until_ns);
+void accept_release_hold(struct accept *a, uint64_t chat);
+/* A new epoch holds from now on. */
+void accept_enter_epoch(struct accept *a, uint64_t epoch, uint64_t first_seq);
 bool accept_idle(const struct accept *a); /* nothing pending, nothing flying */
 
 #endif

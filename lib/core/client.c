@@ -35,6 +35,7 @@ void client_init(struct client *c, const struct client_config *config, uint64_t 
 void client_release(struct client *c, struct client_pool *pool)
 {
     chat_forget_all(c, pool);
+    recover_forget(c);
     outbox_clear(&c->outbox);
 }
 
@@ -88,6 +89,7 @@ static void lost_connection(struct client *c, const struct client_io *io)
     c->ready_ns = c->answer_ns = c->beat_ns = 0;
     send_on_disconnect(c);
     chat_on_disconnect(c);
+    recover_on_disconnect(c);
 }
 
 static void end(struct client *c, int code, const struct client_io *io)
@@ -151,6 +153,17 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     send_flush(c, io);
     if (c->since_wanted || c->rebuild)
         chat_sync_since(c, io);
+    recover_go_on(c, io);
+}
+
+static void on_done(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    if (slice_is(m->re, "sync")) {
+        if (!recover_on_sync_done(c, m, io))
+            chat_on_sync_done(c, m, io);
+    } else if (slice_is(m->re, "create") && m->tag_len) {
+        client_emit(c, io, &(struct client_effect){.type = CLIENT_COPY, .m = m});
+    }
 }
 
 static void on_error(struct client *c, const struct msg *m, const struct client_io *io)
@@ -163,7 +176,8 @@ static void on_error(struct client *c, const struct msg *m, const struct client_
         send_not_found(c, 0, io);
     } else if (slice_is(m->re, "sync")) {
         struct msg done = {.t = MSG_DONE, .chat = m->chat, .re = m->re};
-        chat_on_sync_done(c, &done, io); /* without progress: asked again later */
+        if (!recover_on_sync_done(c, &done, io))
+            chat_on_sync_done(c, &done, io); /* without progress: asked again later */
     }
 }
 
@@ -186,8 +200,19 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         chat_on_gap(c, m, io);
         break;
     case MSG_DONE:
-        if (slice_is(m->re, "sync"))
-            chat_on_sync_done(c, m, io);
+        on_done(c, m, io);
+        break;
+    case MSG_REPORT:
+        recover_on_report(c, io);
+        break;
+    case MSG_ASK:
+        recover_on_ask(c, m, io);
+        break;
+    case MSG_OFFERED:
+        recover_on_offered(c, m, io);
+        break;
+    case MSG_NOTICE:
+        recover_on_notice(c, m, io);
         break;
     case MSG_ERROR:
         on_error(c, m, io);
@@ -202,7 +227,7 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         break;
     }
     if (c->state == CLIENT_GREETING ||
-        (c->state == CLIENT_READY && (c->in_flight || c->syncs || c->since_flying)))
+        (c->state == CLIENT_READY && (c->in_flight || c->syncs || c->since_flying || recover_waits(c))))
         client_expect_answer(c, io);
 }
 
@@ -243,6 +268,7 @@ static void on_storage_lost(struct client *c, const struct client_io *io)
         outbox_clear(&c->outbox);
     abandon(c, REASON_APP_KILLED, io);
     chat_forget_all(c, io->pool);
+    recover_forget(c);
     c->rebuild = client_has(c, CLIENT_RESYNC);
     if (connected)
         c->reconnect_ns = io->now.mono_ns;
@@ -263,8 +289,10 @@ static void on_timer(struct client *c, const struct client_io *io)
     if (c->ack_ns && c->ack_ns <= now)
         chat_send_acks(c, io);
     send_due(c, io);
-    if (c->sync_ns && c->sync_ns <= now)
+    if (c->sync_ns && c->sync_ns <= now) {
         chat_send_syncs(c, io);
+        recover_go_on(c, io);
+    }
     if (c->beat_ns && c->beat_ns <= now) {
         c->beat_ns = now + c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT}, 0);

@@ -24,6 +24,12 @@
  * own seq is recognised. Ahead of the cursor, only own messages are remembered (64 bits); foreign ones are
  * asked for again in order.
  *
+ * After a restore of the server's store (core/recover.h) the client is asked for copies of what it was sent,
+ * and offers those that its owner keeps (client_io.copy), with their tags, removals first, one offer at a
+ * time. A log entry `recovered {ranges}` makes it sync what it never had: only that comes later than higher
+ * seqs. With copies at hand "was it shown?" is asked of them by seq, and by id once a chat has changed its
+ * epoch: what was shown before the restore and was sent again after it is shown once.
+ *
  * Must not know: transports, loops, traces, files. */
 #ifndef CORE_CLIENT_H
 #define CORE_CLIENT_H
@@ -65,9 +71,20 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_SINCE_MARGIN_US   (10 * 1000000ull)
 #define CLIENT_SYNC_PAGE         200u
 
+/* What is done about messages that the server has lost and this device has. */
+enum client_on_gap {
+    ON_GAP_OFFER,   /* they are offered: they return to their places */
+    ON_GAP_DISCARD, /* they are dropped, own ones too, and what waits in the outbox since before the loss */
+    ON_GAP_ASK,     /* the person is asked "send again?" for each own one */
+    ON_GAP_KEEP,    /* own ones stay, marked "may not have been sent" */
+};
+/* "" is "offer". */
+int client_on_gap_parse(uint8_t *on_gap, const char *text, struct err_ctx *ctx);
+
 /* Shared by all clients of one kind; must outlive them. */
 struct client_config {
     uint8_t features;
+    uint8_t on_gap; /* enum client_on_gap */
     enum net net;
     uint32_t retries;          /* transmissions after which the person is told "not sent yet" */
     uint64_t resync_window_ns; /* how far back `sync {since}` reaches */
@@ -113,7 +130,8 @@ struct client {
     uint64_t beat_every_ns;
     /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats */
     uint64_t timer_ns, reconnect_ns, ready_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
-    struct client_chat *chats; /* the busiest tend to be first */
+    struct client_chat *chats;      /* the busiest tend to be first */
+    struct client_recover *recover; /* asks and ranges that are open; NULL: none */
     struct outbox outbox;
 };
 _Static_assert(sizeof(struct client) <= 384, "ten million of them");
@@ -159,7 +177,7 @@ enum client_effect_type {
     CLIENT_SUBMITTED,   /* id, chat, intent, kind, body: with RETRY durable before anything else is done */
     CLIENT_RESENT,      /* the person sent again: id (legacy: a new one), intent */
     CLIENT_FORGET,      /* id leaves the durable outbox */
-    CLIENT_ACCEPTED,    /* id, chat, epoch, seq, dup */
+    CLIENT_ACCEPTED,    /* id, chat, epoch, seq, dup, kind, body; m: the server's word, with time and tag */
     CLIENT_RECEIVED,    /* m, before it is judged; reason RESYNC: dropped, it will be asked for in order */
     CLIENT_SURFACE,     /* m is shown */
     CLIENT_DUPLICATE,   /* m was shown before */
@@ -168,6 +186,14 @@ enum client_effect_type {
     CLIENT_GAVE_UP,     /* id is over: reason, attempt. ID_TOO_OLD: the person is asked. NOT_CONNECTED without
                            an outbox: kind and body, as said */
     CLIENT_ENDED,       /* state is TERMINAL: code */
+    CLIENT_COPY,        /* m: the entry of a chat this device made, to be kept like what is surfaced */
+    CLIENT_NOTICE,      /* m, for the person */
+    CLIENT_UNCONFIRMED, /* m: the server lacks these ranges of a chat (ask); what is held of them is marked */
+    CLIENT_OFFERED,     /* m: what became of an offer */
+    CLIENT_SEND_AGAIN,  /* ON_GAP_ASK: id, chat, kind, body of an own message that the server has lost; "yes"
+                           is  CLIENT_PRESS */
+    CLIENT_MARKED,      /* ON_GAP_KEEP: id, chat: "may not have been sent" */
+    CLIENT_DISCARDED,   /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
 
 struct client_effect {
@@ -190,6 +216,12 @@ struct client_io {
     uint32_t claims_max;  /* at most PROTO_CLAIMS_MAX; chats beyond it are left to the server's cursors */
     void (*emit)(void *arg, struct client *c, const struct client_effect *e);
     void *arg;
+    /* The copies that the owner keeps of what was surfaced, accepted or made (kept over restarts, lost with
+     * STORAGE_LOST); both NULL: it keeps none. copy: the first (or last) one with from <= seq <= to. held:
+     * was this id ever shown here, or said? */
+    bool (*copy)(void *arg, const struct client *c, uint64_t chat, uint64_t from, uint64_t to, bool last,
+                 struct msg *out);
+    bool (*held)(void *arg, const struct client *c, const struct id *id);
 };
 
 void client_init(struct client *c, const struct client_config *config, uint64_t user, uint32_t device);

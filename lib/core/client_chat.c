@@ -209,6 +209,35 @@ static void ask(struct client *c, struct client_chat *ch, const struct client_io
     client_expect_answer(c, io);
 }
 
+bool chat_sync_range(struct client *c, uint64_t chat, uint64_t after, uint64_t to, const struct client_io *io)
+{
+    struct client_chat *ch = find(c, chat);
+    if (!client_may_sync(c) || !ch || ch->sync_flying || c->since_flying || c->rebuild)
+        return false;
+    ch->sync_flying = true;
+    c->syncs++;
+    struct msg m = {.t = MSG_SYNC, .chat = chat, .after = after, .limit = CLIENT_SYNC_PAGE, .to = to};
+    client_send(c, io, &m, 0);
+    client_expect_answer(c, io);
+    return true;
+}
+
+void chat_range_done(struct client *c, uint64_t chat, const struct client_io *io)
+{
+    struct client_chat *ch = find(c, chat);
+    if (!ch || !ch->sync_flying)
+        return;
+    ch->sync_flying = false;
+    c->syncs--;
+    if (!ch->base_unknown && ch->seen > ch->seq)
+        wake_sync(c, ch, io->now.mono_ns);
+}
+
+void chat_wake(struct client *c, uint64_t at_ns)
+{
+    earlier(&c->sync_ns, at_ns);
+}
+
 void chat_on_welcome(struct client *c, const struct msg *m, const struct client_io *io)
 {
     if (!client_orderly(c))
@@ -236,12 +265,23 @@ void chat_on_welcome(struct client *c, const struct msg *m, const struct client_
 
 static void surface(struct client *c, struct client_chat *ch, const struct msg *m, const struct client_io *io)
 {
-    client_emit(c, io, &(struct client_effect){.type = CLIENT_SURFACE, .m = m});
-    if (m->seq <= ch->seq)
-        return;
-    enter_epoch(ch, m->epoch);
-    advance(ch, m->seq);
-    ack_later(c, ch, io);
+    /* since the chat's epoch changed, the same id may stand elsewhere: sent again by who never saw `accepted`
+     */
+    bool again = (ch->prev_epoch || m->epoch != ch->epoch) && io->held && io->held(io->arg, c, &m->id);
+    client_emit(c, io, &(struct client_effect){.type = again ? CLIENT_DUPLICATE : CLIENT_SURFACE, .m = m});
+    if (m->seq > ch->seq) {
+        enter_epoch(ch, m->epoch);
+        advance(ch, m->seq);
+        ack_later(c, ch, io);
+    }
+    if (!m->from && slice_is(m->kind, "recovered"))
+        recover_on_entry(c, m, io);
+}
+
+static bool holds(const struct client *c, const struct msg *m, const struct client_io *io)
+{
+    struct msg copy;
+    return io->copy(io->arg, c, m->chat, m->seq, m->seq, false, &copy);
 }
 
 static void received(struct client *c, const struct msg *m, enum reason reason, const struct client_io *io)
@@ -279,7 +319,17 @@ static bool find_base(struct client *c, struct client_chat *ch, const struct msg
 static void in_order(struct client *c, struct client_chat *ch, const struct msg *m,
                      const struct client_io *io)
 {
-    if (ch->prev_epoch && m->epoch == ch->prev_epoch && m->seq <= ch->prev_seq) {
+    if (io->copy && m->seq <= ch->seq && m->epoch != ch->epoch && m->epoch != c->epoch) {
+        if (holds(c, m, io)) {
+            duplicate(c, ch, m, io);
+            return;
+        }
+        received(c, m, REASON_NONE, io); /* an entry that was lost and came back */
+        surface(c, ch, m, io);
+        return;
+    }
+    if (ch->prev_epoch && m->epoch == ch->prev_epoch && m->seq <= ch->prev_seq &&
+        (!io->copy || holds(c, m, io))) {
         duplicate(c, ch, m, io);
         if (m->seq == ch->seq + 1)
             advance(ch, m->seq);
@@ -439,6 +489,7 @@ void chat_on_no_sync(struct client *c)
     c->rebuild = c->since_flying = false;
     c->syncs = 0;
     c->sync_ns = 0;
+    recover_forget(c);
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
         ch->sync_flying = false;
         ch->sync_ns = 0;

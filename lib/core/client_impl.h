@@ -60,7 +60,29 @@ void chat_sync_since(struct client *c, const struct client_io *io);
 void chat_send_acks(struct client *c, const struct client_io *io);
 void chat_send_syncs(struct client *c, const struct client_io *io);
 
+/* A sync of ranges: the chat's other syncs wait meanwhile. */
+bool chat_sync_range(struct client *c, uint64_t chat, uint64_t after, uint64_t to,
+                     const struct client_io *io);
+void chat_range_done(struct client *c, uint64_t chat, const struct client_io *io);
+void chat_wake(struct client *c, uint64_t at_ns);
+
+/* client_recover.c */
+void recover_on_report(struct client *c, const struct client_io *io);
+void recover_on_ask(struct client *c, const struct msg *m, const struct client_io *io);
+void recover_on_offered(struct client *c, const struct msg *m, const struct client_io *io);
+void recover_on_notice(struct client *c, const struct msg *m, const struct client_io *io);
+/* An entry `recovered` was surfaced. */
+void recover_on_entry(struct client *c, const struct msg *m, const struct client_io *io);
+/* True: the answer was to a sync of a range. */
+bool recover_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io);
+void recover_go_on(struct client *c, const struct client_io *io); /* connected, or a timer */
+void recover_on_disconnect(struct client *c);
+void recover_forget(struct client *c);
+bool recover_waits(const struct client *c); /* an answer is owed */
+
 /* client_send.c */
+/* Give up what was said before then (server's time). */
+void send_discard_before(struct client *c, uint64_t ts_us, const struct client_io *io);
 void send_submit(struct client *c, const struct client_event *e, const struct client_io *io);
 void send_press(struct client *c, const struct client_event *e, const struct client_io *io);
 void send_restore(struct client *c, const struct client_event *e, const struct client_io *io);

@@ -126,6 +126,8 @@ void send_press(struct client *c, const struct client_event *e, const struct cli
         return;
     }
     struct outbox_entry *entry = outbox_find(&c->outbox, &e->id);
+    if (!entry && c->config->on_gap == ON_GAP_ASK && e->body.n) /* "send again?" yes: under its own id */
+        entry = outbox_add(&c->outbox, &e->id, e->chat, e->intent, e->kind, e->body);
     if (!entry || entry->checking)
         return;
     client_emit(c, io,
@@ -191,13 +193,16 @@ bool send_on_accepted(struct client *c, const struct msg *m, const struct client
                                      .epoch = m->epoch,
                                      .seq = m->seq,
                                      .dup = m->dup,
+                                     .m = m,
+                                     .kind = e ? outbox_kind(e) : (struct slice){0},
+                                     .body = e ? outbox_body(e) : (struct slice){0},
                                      .intent = e ? e->intent : 0,
                                      .attempt = e ? e->attempts : 1};
+    client_emit(c, io, &accepted);
     if (e) {
         answered(c, e);
         outbox_remove(&c->outbox, e);
     }
-    client_emit(c, io, &accepted);
     if (e)
         client_emit(c, io, &(struct client_effect){.type = CLIENT_FORGET, .id = m->id});
     return e != NULL;
@@ -281,6 +286,15 @@ void send_on_error(struct client *c, const struct msg *m, const struct client_io
                        .limit = CLIENT_SYNC_PAGE};
     client_send(c, io, &sync, 0);
     client_expect_answer(c, io);
+}
+
+void send_discard_before(struct client *c, uint64_t ts_us, const struct client_io *io)
+{
+    for (struct outbox_entry *e = c->outbox.first, *next; e; e = next) {
+        next = e->next;
+        if (id_unix_ms(&e->id) * 1000 < ts_us)
+            send_give_up(c, e, REASON_PERSON_GAVE_UP, io);
+    }
 }
 
 void send_not_found(struct client *c, uint64_t chat, const struct client_io *io)

@@ -82,6 +82,96 @@ static int read_cursors(struct store *s, struct read_job *job, struct err_ctx *e
     return 0;
 }
 
+/* ---- what was lost ---- */
+
+struct missing {
+    struct read_job *job;
+    uint64_t next; /* the first seq not accounted for */
+    bool full, failed;
+};
+
+static void add_missing(struct missing *m, uint64_t to)
+{
+    struct read_job *job = m->job;
+    if (m->next > to)
+        return;
+    if (job->missing_n == READ_MISSING_MAX) {
+        m->full = true;
+        return;
+    }
+    if (job->missing_n == job->missing_cap) {
+        size_t cap = job->missing_cap ? job->missing_cap * 2 : 8;
+        struct msg_range *p = realloc(job->missing, cap * sizeof *p);
+        if (!p) {
+            m->failed = true;
+            return;
+        }
+        job->missing = p;
+        job->missing_cap = cap;
+    }
+    job->missing[job->missing_n++] = (struct msg_range){m->next, to};
+}
+
+static bool note_present(void *arg, const struct entry *e)
+{
+    struct missing *m = arg;
+    if (e->seq)
+        add_missing(m, e->seq - 1);
+    if (!m->full)
+        m->next = e->seq + 1;
+    return !m->full && !m->failed;
+}
+
+static int read_missing(struct store *s, struct read_job *job, struct err_ctx *err)
+{
+    struct missing m = {.job = job, .next = job->after + 1};
+    int rc = store_read(s, job->chat, job->after, job->upto, UINT32_MAX, SIZE_MAX, note_present, &m, err);
+    if (!rc && !m.full)
+        add_missing(&m, job->upto);
+    if (m.full)
+        job->upto = job->missing[job->missing_n - 1].to;
+    return rc ? rc : m.failed ? ERR_NOMEM : 0;
+}
+
+static bool keep_member(void *arg, const struct member_row *row)
+{
+    struct read_job *job = arg;
+    if (job->members_n == job->members_cap) {
+        size_t cap = job->members_cap ? job->members_cap * 2 : 16;
+        struct member_row *p = realloc(job->members, cap * sizeof *p);
+        if (!p) {
+            job->rc = ERR_NOMEM;
+            return false;
+        }
+        job->members = p;
+        job->members_cap = cap;
+    }
+    job->members[job->members_n++] = *row;
+    return true;
+}
+
+static int read_offer(struct store *s, struct read_job *job, struct err_ctx *err)
+{
+    job->rc = 0;
+    for (size_t i = 0; i < job->offered_n; i++) {
+        const struct entry *e = &job->offered[i];
+        struct dedup d;
+        struct id at;
+        int rc = store_id_at(s, e->chat, e->seq, &at, err);
+        if (rc == 0) {
+            job->held[i] = id_equal(&at, &e->id) ? HELD_THERE : HELD_TAKEN;
+            continue;
+        }
+        rc = rc == ERR_NOTFOUND ? store_dedup(s, e->sender, &e->id, &d, err) : rc;
+        if (rc && rc != ERR_NOTFOUND)
+            return rc;
+        job->held[i] = rc ? HELD_NOT : HELD_ELSEWHERE;
+    }
+    job->members_n = 0;
+    int rc = store_members(s, job->chat, keep_member, job, err);
+    return rc ? rc : job->rc;
+}
+
 void job_run_read(struct store *s, struct read_job *job)
 {
     struct err_ctx err = {0};
@@ -98,12 +188,25 @@ void job_run_read(struct store *s, struct read_job *job)
     case READ_LOG:
         job->rc = read_log(s, job, &err);
         break;
+    case READ_MISSING:
+        job->rc = read_missing(s, job, &err);
+        break;
+    case READ_OFFER:
+        job->rc = read_offer(s, job, &err);
+        break;
     }
 }
 
 void job_run_commit(struct store *s, struct commit_job *job)
 {
-    job->rc = store_commit(s, &job->batch, &job->err);
+    struct epoch_job *b = &job->begin;
+    if (!b->wanted) {
+        job->rc = store_commit(s, &job->batch, &job->err);
+        return;
+    }
+    job->rc = store_begin_epoch(s, b->now_us, b->random, b->above, &job->err);
+    b->epoch = store_epoch(s);
+    b->first_seq = store_next_seq(s, NULL);
 }
 
 void read_job_free(struct read_job *job)
@@ -113,5 +216,7 @@ void read_job_free(struct read_job *job)
     free(job->cursors);
     free(job->entries.list);
     free(job->entries.text);
+    free(job->missing);
+    free(job->members);
     free(job);
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "proto/frame.h"
+#include "proto/proto.h"
 #include "store/store.h"
 #include "trace/trace.h"
 #include "util/clock.h"
@@ -24,14 +25,27 @@ enum effect_kind {
     EFFECT_HTTP_REPLY, /* answer request `request` with `status` and `frame` (JSON) */
 };
 
+/* A new epoch to begin, in place of a batch (store_begin_epoch). */
+struct epoch_job {
+    bool wanted;
+    uint64_t now_us, random, above;
+    uint64_t epoch, first_seq; /* result */
+};
+
 /* Entries and cursors to make durable. Owned by the node; untouched by it until the completion. */
 struct commit_job {
     struct store_batch batch;
+    struct epoch_job begin;
+    bool extra; /* not of the accept path (accept.h) */
     int rc;
     struct err_ctx err;
 };
 
-enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG };
+enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG, READ_MISSING, READ_OFFER };
+
+/* Where the store holds an entry that is offered. */
+enum held { HELD_NOT, HELD_THERE, HELD_TAKEN /* another stands there */, HELD_ELSEWHERE /* the id does */ };
+#define READ_MISSING_MAX 1024u /* ranges */
 
 struct log_entries { /* entries with their kinds and bodies in one block */
     struct entry *list;
@@ -62,6 +76,16 @@ struct read_job {
     uint32_t limit;
     size_t bytes_max;
     struct log_entries entries;
+    /* READ_MISSING: the ranges of seq in (after, upto] where nothing stands, rising; beyond READ_MISSING_MAX
+     * it ends early, and upto is where */
+    struct msg_range *missing;
+    size_t missing_n, missing_cap;
+    /* READ_OFFER: held[i] of offered[i], all of one chat (both the asker's), and all member rows of it */
+    const struct entry *offered;
+    uint8_t *held;
+    size_t offered_n;
+    struct member_row *members;
+    size_t members_n, members_cap;
 };
 
 void job_run_read(struct store *s, struct read_job *job);

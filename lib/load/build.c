@@ -82,6 +82,7 @@ static int build_population(struct load *l, uint32_t i, struct err_ctx *ctx)
                                        .net = c->net,
                                        .retries = c->retries,
                                        .resync_window_ns = c->resync_window_ns,
+                                       .on_gap = c->on_gap,
                                        .outbox_max = OUTBOX_MAX,
                                        .outbox_bytes_max = OUTBOX_BYTES_MAX};
     rng_seed_stream(&p->rng, l->cfg.seed, STREAM_POPULATION + i);
@@ -156,11 +157,13 @@ int build_all(struct load *l, struct err_ctx *ctx)
     if (rc)
         return rc;
     client_pool_init(&l->pool, seats * 2 + 1024);
+    keep_init(l);
     return ledger_init(&l->ledger, l->cfg.populations_n, l->cfg.messages_max);
 }
 
 void build_release(struct load *l)
 {
+    keep_release(l);
     for (uint32_t i = 0; i < l->phones_n && l->phones; i++) {
         struct load_phone *p = &l->phones[i];
         press_clear(p);

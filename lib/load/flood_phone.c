@@ -286,6 +286,13 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
     case CLIENT_RESENT:
     case CLIENT_RECEIVED:
     case CLIENT_SHOW_UNSENT:
+    case CLIENT_COPY:
+    case CLIENT_NOTICE:
+    case CLIENT_UNCONFIRMED: /* these phones keep no copies: they answer that they hold none */
+    case CLIENT_OFFERED:
+    case CLIENT_SEND_AGAIN:
+    case CLIENT_MARKED:
+    case CLIENT_DISCARDED:
         break;
     }
 }

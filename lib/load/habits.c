@@ -50,6 +50,7 @@ static void forget(struct load_phone *p)
 {
     struct load *l = p->load;
     l->storage_losses++;
+    keep_forget(p);
     diary_forgot(l->diary, p->client.user, p->client.device);
     if (l->cfg.world.forgot)
         l->cfg.world.forgot(l->cfg.world.arg, p->client.user, p->client.device);

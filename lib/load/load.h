@@ -46,6 +46,8 @@ struct load_population {
     const char *texts; /* file, or NULL */
     uint32_t retries;
     uint64_t resync_window_ns;
+    uint8_t on_gap;     /* enum client_on_gap */
+    uint32_t forge_ppm; /* of the copies a phone offers: so many forged ones are offered beside them */
     struct load_habits habits;
     uint32_t first_address, addresses; /* 0: no address of their own */
 };
@@ -110,6 +112,7 @@ struct load_config {
     uint32_t messages_max;          /* 0: 8 Mi */
     const char *diary;              /* folder, or NULL */
     bool diary_sync;
+    bool keep_copies;           /* phones keep what they are shown, with its tags (load/copies.h) */
     struct trace_writer *trace; /* may be NULL */
     struct load_world world;
 };
@@ -134,6 +137,13 @@ bool load_ended(const struct load *l);
 bool load_drained(const struct load *l);
 /* Why it could not do its work: 0, or the error with its sentence. */
 int load_result(const struct load *l, struct err_ctx *ctx);
+
+/* What phones offered after a restore, and what became of it. */
+struct load_recovery {
+    uint64_t notices, unconfirmed, offered, forged, ok, refused, forged_refused;
+    uint64_t discarded, asked, marked, said_yes;
+};
+void load_recovery(const struct load *l, struct load_recovery *out);
 
 struct load_status {
     const char *phase;

@@ -3,6 +3,7 @@
 #define LOAD_LOAD_IMPL_H
 
 #include "core/client.h"
+#include "load/copies.h"
 #include "load/diary.h"
 #include "load/ledger.h"
 #include "load/load.h"
@@ -37,6 +38,7 @@ struct load_chat {
 struct membership {
     uint32_t chat, place;
     uint64_t top, epoch; /* highest seq surfaced since the chat was made, and its epoch */
+    struct copy_list copies;
 };
 
 /* Something a person said that has no tick yet: they may press "send again". */
@@ -106,6 +108,8 @@ struct load {
     struct membership *memberships;
     struct ledger ledger;
     struct diary *diary;
+    struct copies copies;
+    struct load_recovery recovery;
     struct timers timers;
     struct timer sweep, turn; /* turn: the load or the drain ends */
     struct timer script;
@@ -184,6 +188,16 @@ void phone_send_raw(struct load_phone *p, const struct msg *m);
 void phone_emit(void *arg, struct client *c, const struct client_effect *e);
 void phone_sample_acked(struct load_phone *p);
 struct membership *phone_membership(struct load_phone *p, uint64_t chat); /* NULL: not one of its chats */
+
+/* keep.c: copies, and what people do about what the server has lost */
+void keep_init(struct load *l);
+void keep_release(struct load *l);
+void keep_copy(struct load_phone *p, const struct msg *m);
+void keep_accepted(struct load_phone *p, const struct client_effect *e);
+void keep_forget(struct load_phone *p);
+/* An offer is about to go out: some of its entries get forged company. `room`: PROTO_ENTRIES_MAX. */
+void keep_forge(struct load_phone *p, struct msg *m, struct msg_entry *room);
+void keep_effect(struct load_phone *p, const struct client_effect *e);
 
 /* habits.c */
 void habits_start(struct load_phone *p);

@@ -226,6 +226,9 @@ static void do_send(struct load_phone *p, const struct client_effect *e)
         l->cfg.world.token(l->cfg.world.arg, p->client.user, p->client.device, &l->token);
         m.token = (struct slice){l->token.data, l->token.len};
     }
+    struct msg_entry entries[PROTO_ENTRIES_MAX];
+    if (m.t == MSG_OFFER)
+        keep_forge(p, &m, entries);
     encode(l, &m);
     if (l->out.failed)
         return;
@@ -336,7 +339,8 @@ static void on_gave_up(struct load_phone *p, const struct client_effect *e)
 static void on_surface(struct load_phone *p, const struct msg *m)
 {
     struct load *l = p->load;
-    if (m->from == p->client.user)
+    keep_copy(p, m);
+    if (m->from == p->client.user || !m->from)
         return; /* an own message that came back with the log */
     struct membership *ms = phone_membership(p, m->chat);
     phone_trace(p, true,
@@ -362,6 +366,8 @@ static void on_surface(struct load_phone *p, const struct msg *m)
 static void on_message_effect(struct load_phone *p, const struct client_effect *e)
 {
     const struct msg *m = e->m;
+    if (e->type == CLIENT_DUPLICATE)
+        keep_copy(p, m);
     enum hop hop = e->type == CLIENT_RECEIVED ? HOP_CLIENT_RECEIVE : HOP_CLIENT_DUPLICATE;
     phone_trace(
         p, true,
@@ -372,6 +378,7 @@ static void on_message_effect(struct load_phone *p, const struct client_effect *
 static void on_accepted(struct load_phone *p, const struct client_effect *e)
 {
     struct load *l = p->load;
+    keep_accepted(p, e);
     ledger_accepted(&l->ledger, &e->id, l->io.now.mono_ns);
     diary_accepted(l->diary, l->io.now.wall_us, p->client.user, &e->id, e->chat, e->epoch, e->seq);
     phone_trace(
@@ -440,5 +447,7 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         break;
     case CLIENT_GAP:
         break;
+    default:
+        keep_effect(p, e);
     }
 }

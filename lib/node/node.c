@@ -43,6 +43,7 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     delivery_init(&n->delivery, &n->io, &n->registry, &n->clocks, &n->counters, &dc);
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
+    recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     if (!n->scratch.data) {
@@ -61,7 +62,7 @@ static void session_free(struct node *n, struct session *s)
 }
 
 /* The next session from number *at on, which moves behind it; NULL at the end. */
-static struct session *next_session(struct node *n, uint32_t *at)
+struct session *node_next_session(struct node *n, uint32_t *at)
 {
     while (*at < slab_top(&n->registry.sessions)) {
         struct session *s = registry_session(&n->registry, ++*at);
@@ -76,12 +77,13 @@ void node_free(struct node *n)
     if (!n)
         return;
     uint32_t at = 0;
-    for (struct session *s; (s = next_session(n, &at));) {
+    for (struct session *s; (s = node_next_session(n, &at));) {
         delivery_forget(&n->delivery, s);
         session_free(n, s);
     }
     session_clocks_release(&n->clocks);
-    accept_release(&n->accept);
+    accept_release(&n->accept); /* looks whose job is flying */
+    recover_release(&n->recover);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -150,6 +152,7 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
     if (!rc && l.rc)
         rc = err_set(ctx, l.rc, "loading chats: %s", err_text(l.rc));
     registry_trim(&n->registry);
+    rc = rc ? rc : node_recover_load(n, s, ctx);
     trace_emit(n->io.trace, &(struct trace_event){.arg = n->config.epoch, .hop = HOP_SERVER_EPOCH});
     return rc;
 }
@@ -229,6 +232,7 @@ static void on_closed(struct node *n, const struct node_event *e)
     struct session *s = node_session(n, e->conn);
     if (!s)
         return;
+    recover_gone(&n->recover, e->conn);
     detach(n, s, e->reason);
     if (s->user)
         trace_lane_emit(n->io.trace, &s->lane,
@@ -321,6 +325,8 @@ static void on_read_done(struct node *n, struct read_job *job)
 {
     if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
+    } else if (job->kind == READ_OFFER) {
+        recover_read_done(&n->recover, job);
     } else if (job->kind == READ_LOG && !job->owner) {
         node_history_done(n, job);
     } else {
@@ -328,6 +334,8 @@ static void on_read_done(struct node *n, struct read_job *job)
         if (s && s->state != SESSION_CLOSING) {
             if (job->kind == READ_CURSORS)
                 node_resumed(n, s, job);
+            else if (job->kind == READ_MISSING)
+                node_recover_missing(n, s, job);
             else
                 delivery_read_done(&n->delivery, s, job);
         }
@@ -375,7 +383,7 @@ static void sweep(struct node *n, uint64_t now_ns)
 static void pump_all(struct node *n)
 {
     uint32_t at = 0;
-    for (struct session *s; (s = next_session(n, &at));)
+    for (struct session *s; (s = node_next_session(n, &at));)
         if (s->state == SESSION_READY)
             delivery_pump(&n->delivery, s);
 }
@@ -389,6 +397,7 @@ static void on_tick(struct node *n, uint64_t now)
         struct cursor *list = delivery_take_cursors(&n->delivery, &count);
         accept_cursors(&n->accept, list, count);
     }
+    node_recover_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -398,7 +407,7 @@ static void on_tick(struct node *n, uint64_t now)
 static void close_all(struct node *n)
 {
     uint32_t at = 0;
-    for (struct session *s; (s = next_session(n, &at));)
+    for (struct session *s; (s = node_next_session(n, &at));)
         session_end(n, s, CLOSE_SHUTDOWN, REASON_SHUTDOWN);
 }
 
@@ -410,7 +419,7 @@ static void on_drain(struct node *n)
                     .text = SLICE("the server is going down; reconnect"),
                     .reconnect = true};
     uint32_t at = 0;
-    for (struct session *s; (s = next_session(n, &at));)
+    for (struct session *s; (s = node_next_session(n, &at));)
         if (s->state == SESSION_READY)
             delivery_send(&n->delivery, s, &m);
     size_t count;
@@ -458,6 +467,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_HISTORY:
         node_history(n, e);
         break;
+    case NODE_RECONCILE:
+        node_reconcile(n, e);
+        break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
     }
@@ -488,7 +500,12 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .sessions_max = n->sessions_max,
                                .users = n->registry.users.live,
                                .chats = n->registry.chats.live,
-                               .pending = n->accept.pending_n};
+                               .pending = n->accept.pending_n,
+                               .epoch = n->config.epoch,
+                               .recover = n->recover.counts,
+                               .recover_users = n->recover.users,
+                               .recover_users_answered = n->recover.users_answered,
+                               .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
 }

@@ -8,6 +8,7 @@
 
 #include "core/accept.h"
 #include "core/delivery.h"
+#include "core/recover.h"
 #include "core/session.h"
 #include "crypto/keys.h"
 
@@ -46,6 +47,7 @@ struct node_config {
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;
+    uint64_t recover_for_ns; /* how long clients are waited for after a restore; 0: for ever */
     const struct keys *keys;
     uint64_t seed, epoch;
     uint64_t conn_base; /* connection numbers begin after this; differs between runs of one server */
@@ -64,7 +66,8 @@ enum node_event_kind {
     NODE_READ_DONE, /* read */
     NODE_TICK,      /* every 10..100 ms */
     NODE_DRAIN,     /* code 0: say bye, refuse what is new; code 1: close all (4002) */
-    NODE_HISTORY,   /* request, token, chat, after, limit: GET /history */
+    NODE_HISTORY,   /* request, token, chat, after, limit: GET /history; after UINT64_MAX: from entry 0 */
+    NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
     NODE_EVENT_KINDS
 };
 
@@ -105,6 +108,10 @@ void node_reload(struct node *n, const struct node_limits *limits, uint64_t ack_
 
 struct node_stats {
     struct counters counters;
+    uint64_t epoch;
+    struct recover_counts recover;
+    uint64_t recover_users, recover_users_answered;
+    bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
 };

@@ -17,13 +17,16 @@ static bool known_epoch(const struct node *n, uint64_t epoch)
 /* Up to which seq the device knows the chat. Seqs only grow over the epochs of one lineage, so a position of
  * an older epoch still holds; one of an epoch we never had means nothing (the client drops by id what it
  * knows). */
-static uint64_t position(struct node *n, const struct chat *c, uint64_t epoch, uint64_t seq)
+static uint64_t position(struct node *n, struct session *s, const struct chat *c, uint64_t epoch,
+                         uint64_t seq)
 {
     if (!known_epoch(n, epoch))
         return 0;
     if (seq <= c->durable)
         return seq + (MUTANT(RESUME_OFF_BY_ONE) && seq < c->durable);
     n->counters.resume_ahead++;
+    if (epoch == n->config.epoch)
+        node_recover_ahead(n, s, c->id, c->durable + 1, seq);
     return c->durable;
 }
 
@@ -51,6 +54,11 @@ static void welcome(struct node *n, struct session *s)
                                .batch = PROTO_BATCH_MAX,
                                .rate_per_s = l->rate_per_s,
                                .chats = l->chats_max}};
+    struct slice restored = SLICE("restored");
+    if (n->recover.open) {
+        m.notices = &restored;
+        m.notices_n = 1;
+    }
     m.resume = calloc(u->chats_n ? u->chats_n : 1, sizeof *m.resume);
     for (uint32_t i = 0; m.resume && i < u->chats_n && m.resume_n < PROTO_CLAIMS_MAX; i++) {
         const struct chat *c = registry_user_chat(&n->registry, u, i);
@@ -75,9 +83,9 @@ static void subscribe(struct node *n, struct session *s, struct chat *c, const s
     uint64_t floor = first_known(m), after = floor;
     bool knows = true;
     if (claim)
-        after = position(n, c, claim->epoch, claim->seq);
+        after = position(n, s, c, claim->epoch, claim->seq);
     else if (saved && saved->delivered != UINT64_MAX)
-        after = position(n, c, saved->epoch, saved->delivered);
+        after = position(n, s, c, saved->epoch, saved->delivered);
     else
         knows = false;
     delivery_subscribe(&n->delivery, s, c, after > floor ? after : floor, !knows || after < floor);
@@ -89,6 +97,18 @@ static const struct cursor *saved_cursor(const struct read_job *job, uint64_t ch
         if (job->cursors[i].chat == chat)
             return &job->cursors[i];
     return NULL;
+}
+
+/* Chats that this epoch is said to have, and of which the store knows nothing. */
+static void claims_of_nothing(struct node *n, struct session *s)
+{
+    const struct session_extra *x = session_extra(&n->registry, s, false);
+    for (uint32_t i = 0; x && i < x->claims_n; i++) {
+        const struct claim *claim = &x->claims[i];
+        const struct chat *c = registry_chat(&n->registry, claim->chat);
+        if (claim->epoch == n->config.epoch && (!c || !c->epoch))
+            node_recover_ahead(n, s, claim->chat, 0, claim->seq);
+    }
 }
 
 void node_resumed(struct node *n, struct session *s, const struct read_job *job)
@@ -104,6 +124,8 @@ void node_resumed(struct node *n, struct session *s, const struct read_job *job)
         struct chat *c = registry_user_chat(&n->registry, u, i);
         subscribe(n, s, c, saved_cursor(job, c->id));
     }
+    claims_of_nothing(n, s);
+    node_recover_hello(n, s);
     session_extra_trim(&n->registry, s);
     delivery_pump(&n->delivery, s);
 }

@@ -78,7 +78,8 @@ static void on_send(struct node *n, struct session *s, const struct msg *m, uint
         reject_send(n, s, m, PROTO_SHUTTING_DOWN, 1000);
         return;
     }
-    if (!m->kind.n || m->kind.n > PROTO_KIND_MAX) {
+    if (!m->kind.n || m->kind.n > PROTO_KIND_MAX ||
+        entry_op_of(m->kind.p, m->kind.n) != ENTRY_MESSAGE) { /* its tag would prove a membership */
         reject_send(n, s, m, PROTO_INVALID, 0);
         return;
     }
@@ -114,7 +115,7 @@ static void on_sync(struct node *n, struct session *s, const struct msg *m)
         uint64_t from = chat_member(c, session_user(&n->registry, s)->id)->from;
         job.chat = m->chat;
         job.after = m->after + 1 > from ? m->after : from - 1;
-        job.upto = c->durable;
+        job.upto = m->to && m->to < c->durable ? m->to : c->durable;
         rc = delivery_sync(&n->delivery, s, &job);
     } else {
         const struct user *u = session_user(&n->registry, s);
@@ -176,6 +177,12 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
         else
             accept_member(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
         break;
+    case MSG_REPORT:
+        node_report(n, s, m);
+        break;
+    case MSG_OFFER:
+        node_offer(n, s, m);
+        break;
     default:
         session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, NULL);
     }
@@ -232,6 +239,15 @@ static void on_done(void *arg, uint64_t conn, const struct pending *p)
         return;
     struct msg re = request_of(p);
     struct msg m = {.t = MSG_DONE, .re = slice_of(msg_type_name(re.t)), .chat = p->e.chat};
+    if (p->e.op == ENTRY_CREATE && p->e.epoch &&
+        n->accept.log) { /* nobody is sent entry 0: its maker keeps it */
+        struct msg copy;
+        delivery_entry_msg(&copy, &p->e);
+        copy.t = MSG_DONE;
+        copy.re = m.re;
+        copy.has = MSG_HAS(seq);
+        m = copy;
+    }
     delivery_send(&n->delivery, s, &m);
 }
 
@@ -251,12 +267,12 @@ static void on_refused(void *arg, uint64_t conn, const struct pending *p, enum p
     reject_send(n, s, &m, code, retry_ms);
 }
 
-static void add_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e,
-                       enum member_role role, uint64_t knows)
+void node_add_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e, uint64_t from,
+                     enum member_role role, uint64_t knows)
 {
     /* the limits were checked when the entry was sealed; past memory the next start reads it from the store
      */
-    if (registry_member_set(&n->registry, c, user, e->seq, role))
+    if (registry_member_set(&n->registry, c, user, from, role))
         return;
     if (role == MEMBER_INVITED)
         return;
@@ -265,7 +281,7 @@ static void add_member(struct node *n, struct chat *c, uint64_t user, const stru
     node_joined(n, c, user, knows);
 }
 
-static void drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
+void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
 {
     struct user *u = registry_user(&n->registry, user);
     struct session *s = registry_session(&n->registry, u ? u->sessions : 0);
@@ -298,28 +314,43 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     case ENTRY_CREATE:
         registry_members_reserve(c, p->users_n);
         for (uint32_t i = 0; i < p->users_n; i++)
-            add_member(n, c, p->users[i], e, p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN, e->seq);
+            node_add_member(n, c, p->users[i], e, e->seq,
+                            p->users[i] == e->sender ? MEMBER_ADMIN : MEMBER_PLAIN, e->seq);
         return; /* entry 0 is nobody's news: members see the chat by its first message */
     case ENTRY_INVITE:
-        add_member(n, c, p->target, e, MEMBER_INVITED, 0);
+        node_add_member(n, c, p->target, e, e->seq, MEMBER_INVITED, 0);
         break;
     case ENTRY_JOIN:
-        add_member(n, c, p->target, e, MEMBER_PLAIN, e->seq - 1);
+        node_add_member(n, c, p->target, e, e->seq, MEMBER_PLAIN, e->seq - 1);
         break;
     default:
         break;
     }
     delivery_fan_out(&n->delivery, c, e, 0);
     if (e->op == ENTRY_LEAVE || e->op == ENTRY_REMOVE)
-        drop_member(n, c, p->target, e); /* has seen this entry, and sees nothing after it */
+        node_drop_member(n, c, p->target, e); /* has seen this entry, and sees nothing after it */
 }
 
-const struct accept_ops node_accept_ops = {
-    .committed = on_committed, .accepted = on_accepted, .done = on_done, .refused = on_refused};
+static struct commit_job *extra(void *arg)
+{
+    return recover_extra(&((struct node *)arg)->recover);
+}
+
+static void extra_done(void *arg, struct commit_job *job)
+{
+    node_recover_done(arg, job);
+}
+
+const struct accept_ops node_accept_ops = {.committed = on_committed,
+                                           .accepted = on_accepted,
+                                           .done = on_done,
+                                           .refused = on_refused,
+                                           .extra = extra,
+                                           .extra_done = extra_done};
 
 /* ---- history ---- */
 
-static void http_error(struct node *n, uint64_t request, int status, enum proto_error code)
+void node_http_error(struct node *n, uint64_t request, int status, enum proto_error code)
 {
     struct buf b = BUF_INIT(1024);
     buf_printf(&b, "{\"error\":{\"code\":\"%s\",\"text\":\"%s\"}}\n", proto_error_code(code),
@@ -336,23 +367,28 @@ void node_history(struct node *n, const struct node_event *e)
     struct token token;
     int rc = token_verify(n->config.keys, e->data, e->len, e->now.wall_us / 1000000, &token, NULL);
     if (rc) {
-        http_error(n, e->request, 401, rc == ERR_TIMEOUT ? PROTO_TOKEN_EXPIRED : PROTO_UNAUTHENTICATED);
+        node_http_error(n, e->request, 401, rc == ERR_TIMEOUT ? PROTO_TOKEN_EXPIRED : PROTO_UNAUTHENTICATED);
         return;
     }
     struct chat *c = registry_chat(&n->registry, e->chat);
     const struct member *m = c ? chat_member(c, token.user) : NULL;
+    static const struct member everything;
+    if (token.role == ROLE_OPERATOR && c && c->epoch)
+        m = &everything;
     if (!m || m->role == MEMBER_INVITED) { /* not even whether it exists */
-        http_error(n, e->request, 404, PROTO_NO_SUCH_CHAT);
+        node_http_error(n, e->request, 404, PROTO_NO_SUCH_CHAT);
         return;
     }
     struct read_job *job = calloc(1, sizeof *job);
     if (!job) {
-        http_error(n, e->request, 503, PROTO_OVERLOADED);
+        node_http_error(n, e->request, 503, PROTO_OVERLOADED);
         return;
     }
     *job = (struct read_job){.kind = READ_LOG,
                              .chat = e->chat,
-                             .after = e->after + 1 > m->from ? e->after : m->from - 1,
+                             .after = e->after + 1 > m->from ? e->after
+                                      : m == &everything     ? e->after
+                                                             : m->from - 1,
                              .upto = c->durable,
                              .limit = e->limit,
                              .bytes_max = 4u << 20,
@@ -365,7 +401,7 @@ void node_history_done(struct node *n, struct read_job *job)
 {
     if (job->rc) {
         n->counters.read_failures++;
-        http_error(n, job->user, 503, PROTO_OVERLOADED);
+        node_http_error(n, job->user, 503, PROTO_OVERLOADED);
         return;
     }
     struct buf b = BUF_INIT(64u << 20);
@@ -373,6 +409,8 @@ void node_history_done(struct node *n, struct read_job *job)
     buf_u64(&b, job->chat);
     buf_str(&b, "\",\"head\":");
     buf_u64(&b, job->upto);
+    const struct chat *c = registry_chat(&n->registry, job->chat);
+    buf_str(&b, c && !node_chat_is_whole(n, c) ? ",\"whole\":false" : ",\"whole\":true");
     buf_str(&b, ",\"messages\":[");
     for (size_t i = 0; i < job->entries.n; i++) {
         struct msg m;
@@ -385,7 +423,7 @@ void node_history_done(struct node *n, struct read_job *job)
     struct shared_frame *f = b.failed ? NULL : shared_frame_new(b.data, b.len);
     buf_release(&b);
     if (!f) {
-        http_error(n, job->user, 503, PROTO_OVERLOADED);
+        node_http_error(n, job->user, 503, PROTO_OVERLOADED);
         return;
     }
     struct effect e = {.kind = EFFECT_HTTP_REPLY, .request = job->user, .code = 200, .frame = f};

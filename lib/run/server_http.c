@@ -47,6 +47,24 @@ static void metrics_counters(struct buf *b, const struct counters *c)
 #undef COUNTER
 }
 
+static void metrics_reconcile(struct buf *b, const struct node_stats *st)
+{
+    const struct recover_counts *k = &st->recover;
+    gauge(b, "reconcile_asking", "1 while clients are asked for copies of what a restore took",
+          st->recovering);
+    gauge(b, "reconcile_users", "users who are asked", st->recover_users);
+    gauge(b, "reconcile_users_answered", "of them, those who have answered", st->recover_users_answered);
+    gauge(b, "reconcile_offered", "copies offered", k->entries);
+    gauge(b, "reconcile_accepted", "of them, those that brought an entry back", k->accepted);
+    gauge(b, "reconcile_known", "of them, those of entries that stood there already", k->known);
+    gauge(b, "reconcile_epochs_begun", "epochs begun because a copy proved a seq above a head",
+          k->epochs_begun);
+    family(b, "reconcile_refused", "gauge", "copies refused, by code");
+    for (int i = 0; i < RECOVER_REFUSALS; i++)
+        buf_printf(b, "chatd_reconcile_refused{code=\"%s\"} %llu\n", recover_refusal_code(i),
+                   (unsigned long long)k->refused[i]);
+}
+
 static void metrics_nets(struct buf *b, const struct node_stats *st)
 {
     family(b, "sessions", "gauge", "sessions by network");
@@ -108,7 +126,8 @@ static void metrics(struct server *s, struct ws_conn *conn)
     gauge(&b, "commit_index", "entries committed since the store was made", store_commit_index(s->store));
     gauge(&b, "start_time_seconds", "when this process started", s->started_us / 1000000);
     family(&b, "epoch_info", "gauge", "the store's epoch");
-    buf_printf(&b, "chatd_epoch_info{epoch=\"%llu\"} 1\n", (unsigned long long)store_epoch(s->store));
+    buf_printf(&b, "chatd_epoch_info{epoch=\"%llu\"} 1\n", (unsigned long long)st.epoch);
+    metrics_reconcile(&b, &st);
     if (s->trace) {
         family(&b, "trace_events_total", "counter", "trace events written");
         buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->trace));
@@ -148,12 +167,13 @@ static bool query_u64(const char *query, const char *name, uint64_t def, uint64_
 
 static void history(struct server *s, const struct ws_http_request *r)
 {
-    uint64_t after, limit;
+    uint64_t after, limit, zero;
     char *end;
     const char *digits = r->path + strlen("/history/");
     uint64_t chat = strtoull(digits, &end, 10);
     if (*digits < '0' || *digits > '9' || *end || !query_u64(r->query, "after", 0, &after) ||
-        !query_u64(r->query, "limit", 100, &limit) || after > PROTO_SEQ_MAX) {
+        !query_u64(r->query, "limit", 100, &limit) || !query_u64(r->query, "zero", 0, &zero) ||
+        after > PROTO_SEQ_MAX) {
         reply_error(r->conn, 400, "invalid", "GET /history/CHAT?after=SEQ&limit=N");
         return;
     }
@@ -167,10 +187,32 @@ static void history(struct server *s, const struct ws_http_request *r)
                                         .data = token,
                                         .len = strlen(token),
                                         .chat = chat,
-                                        .after = after,
+                                        .after = zero && !after ? UINT64_MAX : after,
                                         .limit = limit < 1      ? 1
                                                  : limit > 1000 ? 1000
                                                                 : (uint32_t)limit});
+}
+
+static void reconcile(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t after, limit;
+    bool chats = r->path[strlen("/reconcile")] != 0;
+    if (!query_u64(r->query, "after", 0, &after) || !query_u64(r->query, "limit", 1000, &limit)) {
+        reply_error(r->conn, 400, "invalid", "GET /reconcile/chats?after=N&limit=N");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_RECONCILE,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .code = chats,
+                                        .after = after,
+                                        .limit = limit < 1 ? 1 : (uint32_t)(limit > 1000 ? 1000 : limit)});
 }
 
 static void ready(struct server *s, struct ws_conn *c)
@@ -196,6 +238,8 @@ void server_http(void *arg, const struct ws_http_request *r)
         ready(s, r->conn);
     else if (!strcmp(r->path, "/metrics"))
         metrics(s, r->conn);
+    else if (!strcmp(r->path, "/reconcile") || !strcmp(r->path, "/reconcile/chats"))
+        reconcile(s, r);
     else if (!strncmp(r->path, "/history/", 9))
         history(s, r);
     else

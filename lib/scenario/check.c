@@ -142,6 +142,12 @@ static int check_population(struct place *at, struct scenario *s, uint32_t i)
         return scenario_error(at, ERR_INVALID, "habits: resend_share needs resend_after");
     if (p->texts[0])
         beside(s->path, p->texts, sizeof p->texts);
+    static const char *const gaps[] = {"offer", "discard", "ask", "keep"};
+    bool known = false;
+    for (size_t k = 0; k < sizeof gaps / sizeof *gaps; k++)
+        known |= strcmp(p->on_gap, gaps[k]) == 0;
+    if (!known)
+        return scenario_error(at, ERR_INVALID, "on_gap: must be offer, discard, ask or keep");
     scenario_enter(at, "client");
     return check_mode(at, p->client, fixes);
 }

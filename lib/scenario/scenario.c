@@ -97,6 +97,8 @@ static int read_population(struct place *at, void *out, const json_t *v)
         TEXT(scenario_population, "texts", texts),
         NUMBER(scenario_population, "retries", FIELD_U32, retries),
         NUMBER(scenario_population, "resync", FIELD_DURATION, resync_window),
+        TEXT(scenario_population, "on_gap", on_gap),
+        NUMBER(scenario_population, "forge", FIELD_SHARE, forge_ppm),
         CUSTOM("habits", false, read_habits),
         CUSTOM("flood", false, read_flood),
         FIELDS_END};
@@ -107,6 +109,7 @@ static int read_population(struct place *at, void *out, const json_t *v)
                                       .body_min = 20,
                                       .body_max = 200,
                                       .retries = 3,
+                                      .on_gap = "offer",
                                       .resync_window = 1800 * NS_PER_S};
     return scenario_read_object(at, v, fields, NULL, p);
 }

@@ -62,6 +62,9 @@ struct scenario_population {
     char texts[256];             /* file of texts, one a line; "": built-in seeded generator */
     uint32_t retries;            /* "not sent yet" is shown after so many, default 3 */
     uint64_t resync_window;      /* sync {since} on coming to the foreground; default 30m */
+    char on_gap[16];    /* what is done about what the server has lost: "offer" (default), "discard", "ask",
+                           "keep" */
+    uint32_t forge_ppm; /* of the copies that are offered, so many get a forged one beside them */
     struct scenario_habits habits;
     struct scenario_flood flood;
 };

@@ -91,6 +91,12 @@ static void write_population(struct buf *out, const struct scenario_population *
         buf_str(out, ", ");
         text(out, "texts", p->texts);
     }
+    if (strcmp(p->on_gap, "offer") != 0) {
+        buf_str(out, ", ");
+        text(out, "on_gap", p->on_gap);
+    }
+    if (p->forge_ppm)
+        share(out, "forge", p->forge_ppm);
     write_habits(out, &p->habits);
     write_flood(out, &p->flood);
     buf_str(out, " }");

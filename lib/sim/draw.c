@@ -124,7 +124,8 @@ static void draw_population(struct draw *d, uint32_t i)
 {
     static const char *const words[] = {"retry", "ack", "resync"};
     struct scenario_population *p = &d->s->load[i];
-    *p = (struct scenario_population){.client = "reliable", .retries = (uint32_t)between(d, 1, 5)};
+    *p = (struct scenario_population){
+        .client = "reliable", .on_gap = "offer", .retries = (uint32_t)between(d, 1, 5)};
     snprintf(p->name, sizeof p->name, "people-%c", 'a' + (int)i);
     if (d->s->links_n && coin(d, 80))
         memcpy(p->link, d->s->links[between(d, 0, d->s->links_n - 1)].name, sizeof p->link);
@@ -138,6 +139,8 @@ static void draw_population(struct draw *d, uint32_t i)
         draw_features(d, p->client, sizeof p->client, words, 3);
     p->resync_window = 1800 * NS_PER_S;
     draw_habits(d, &p->habits, p->link[0] != 0);
+    if (coin(d, 30))
+        p->forge_ppm = (uint32_t)between(d, 1, 100) * 10000;
 }
 
 /* ---- faults ---- */

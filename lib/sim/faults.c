@@ -90,6 +90,14 @@ static int link_fault(struct sim *s, uint32_t index, bool begins, struct err_ctx
 
 /* ---- the store's past ---- */
 
+bool sim_keeps_copies(const struct sim *s)
+{
+    for (uint32_t i = 0; i < s->s->faults_n; i++)
+        if (s->s->faults[i].what == FAULT_RESTORE)
+            return true;
+    return false;
+}
+
 void faults_begin(struct sim *s)
 {
     for (uint32_t i = 0; i < s->s->faults_n; i++) {

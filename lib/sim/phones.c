@@ -311,6 +311,12 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
         err_prefix(ctx, "%s: load.%s.client: ", s->s->path, p->name);
         return rc;
     }
+    uint8_t on_gap;
+    rc = client_on_gap_parse(&on_gap, p->on_gap, ctx);
+    if (rc) {
+        err_prefix(ctx, "%s: load.%s.on_gap: ", s->s->path, p->name);
+        return rc;
+    }
     *out = (struct load_population){.net = link ? net_parse(link->net) : NET_ETHERNET,
                                     .clients = p->clients,
                                     .features = features,
@@ -322,6 +328,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                     .texts = p->texts[0] ? p->texts : NULL,
                                     .retries = p->retries,
                                     .resync_window_ns = p->resync_window,
+                                    .forge_ppm = p->forge_ppm,
                                     .habits = {.background_every = p->habits.background_every,
                                                .background_for = p->habits.background_for,
                                                .kill_after = p->habits.kill_after,
@@ -330,6 +337,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .resend_after = p->habits.resend_after,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
+    out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);
     scenario_addresses(s->s, i, &out->first_address, &out->addresses);
     if (!out->addresses)
@@ -376,6 +384,7 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                             .drain_ns = s->s->drain,
                             .lag_max_ns = s->s->send_lag_max,
                             .diary = s->config.dir ? journal : NULL,
+                            .keep_copies = sim_keeps_copies(s),
                             .trace = s->load_trace,
                             .world = {.now = world_now,
                                       .token = world_token,

@@ -170,6 +170,10 @@ struct sim {
 
 extern const struct world_ops sim_world_ops; /* world.c */
 
+/* faults.c: do phones keep copies? Only where a store may be put back, and all of them offer what they have.
+ */
+bool sim_keeps_copies(const struct sim *s);
+
 /* sim.c */
 int sim_close_traces(struct sim *s);
 void sim_plan(struct sim *s, uint64_t at_ns, enum sim_kind kind, void *p, uint32_t a);

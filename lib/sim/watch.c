@@ -40,6 +40,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
     struct live_promises p = {.log = delivery_needs_log(features),
                               .dedup = (features & DELIVERY_RETRY) != 0,
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
+    p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
     return s->notes ? 0 : err_set(ctx, ERR_NOMEM, "out of memory");
@@ -142,6 +143,16 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_RECEIVED:
         if (e->reason == REASON_RESYNC)
             note(s, "receives, out of order", &m->id, m->chat, c->user, m->seq);
+        break;
+    case CLIENT_UNCONFIRMED:
+        note(s, "is asked for copies", NULL, m->chat, c->user, m->ranges_n);
+        break;
+    case CLIENT_OFFERED:
+        note(s, "hears what its offer came to", NULL, m->chat, c->user, m->ok);
+        break;
+    case CLIENT_DUPLICATE:
+        note(s, "knows already", &m->id, m->chat, c->user, m->seq);
+        live_passed(s->live, c->user, c->device, m->chat, m->epoch, m->seq, m->from, &m->id);
         break;
     case CLIENT_GAP:
         note(s, "hears of a gap up to", NULL, m->chat, c->user, m->to);

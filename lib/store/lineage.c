@@ -88,7 +88,7 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
     struct load l = {s, ctx, 0};
     struct row_key from, to;
     uint64_t format = 0;
-    bool there = false, counted = false, bounded = false;
+    bool there = false, counted = false, bounded = false, whole = false;
     struct kv_bytes all = {NULL, 0};
     int rc = meta_u64(s, "format", &format, &there, ctx);
     if (rc == 0 && there && format != STORE_FORMAT)
@@ -98,6 +98,8 @@ int lineage_load(struct store *s, struct err_ctx *ctx)
         rc = meta_u64(s, "opens", &s->opens, &counted, ctx);
     if (rc == 0)
         rc = meta_u64(s, "ids_before", &s->ids_before_ms, &bounded, ctx);
+    if (rc == 0)
+        rc = meta_u64(s, "whole", &s->whole_epoch, &whole, ctx);
     lineage_key(&from, 0);
     lineage_key(&to, UINT32_MAX);
     if (rc == 0)
@@ -226,6 +228,19 @@ int lineage_open(struct store *s, const struct store_config *c, struct err_ctx *
     put_meta(s, "opens", s->opens);
     if (fresh_epoch)
         put_lineage(s);
+    rc = s->kv->ops->write(s->kv, s->batch, KV_SYNC | KV_VITAL, ctx);
+    return rc ? rc : store_mark(s, ctx);
+}
+
+int lineage_begin(struct store *s, uint64_t now_us, uint64_t random, uint64_t above, struct err_ctx *ctx)
+{
+    struct store_config c = {.now_us = now_us, .random = random};
+    struct mark none = {.generation = above};
+    int rc = begin_epoch(s, &c, &none, ctx);
+    if (rc)
+        return rc;
+    s->kv->ops->batch_reset(s->batch);
+    put_lineage(s);
     rc = s->kv->ops->write(s->kv, s->batch, KV_SYNC | KV_VITAL, ctx);
     return rc ? rc : store_mark(s, ctx);
 }

@@ -79,11 +79,52 @@ int store_read(struct store *s, uint64_t chat, uint64_t after, uint64_t upto, ui
 {
     struct reading r = {.fn = fn, .arg = arg, .ctx = ctx, .left = limit, .bytes_left = max_bytes};
     struct row_key from, to;
-    if (limit == 0 || after >= upto)
+    if (limit == 0 || (after >= upto && (after != UINT64_MAX || upto == UINT64_MAX)))
         return 0;
     msg_range(&from, &to, chat, after + 1, upto);
     int rc = scan(s, KV_MSG, &from, &to, false, read_row, &r, ctx);
     return rc ? rc : r.rc;
+}
+
+struct reading_members {
+    store_member_fn *fn;
+    void *arg;
+    struct err_ctx *ctx;
+    int rc;
+};
+
+static bool read_member(void *arg, struct kv_bytes key, struct kv_bytes val)
+{
+    struct reading_members *r = arg;
+    struct member_row m;
+    r->rc = row_member_read(&m, key, val, r->ctx);
+    return r->rc == 0 && r->fn(r->arg, &m);
+}
+
+int store_members(struct store *s, uint64_t chat, store_member_fn *fn, void *arg, struct err_ctx *ctx)
+{
+    struct reading_members r = {.fn = fn, .arg = arg, .ctx = ctx};
+    struct row_key from, to;
+    key_member(&from, chat, 0, 0);
+    key_member(&to, chat, UINT64_MAX, UINT64_MAX);
+    key_after(&to);
+    int rc = scan(s, KV_MEMBER, &from, &to, false, read_member, &r, ctx);
+    return rc ? rc : r.rc;
+}
+
+int store_id_at(struct store *s, uint64_t chat, uint64_t seq, struct id *id, struct err_ctx *ctx)
+{
+    struct row_key k;
+    struct entry e;
+    struct buf b = BUF_INIT(2 * STORE_BATCH_BYTES);
+    key_msg(&k, chat, seq);
+    int rc = s->kv->ops->get(s->kv, KV_MSG, key_bytes(&k), &b, ctx);
+    if (rc == 0)
+        rc = row_msg_read(&e, key_bytes(&k), (struct kv_bytes){b.data, b.len}, ctx);
+    if (rc == 0)
+        *id = e.id;
+    buf_release(&b);
+    return rc;
 }
 
 struct probe {

@@ -228,6 +228,18 @@ int row_member_read(struct member_row *m, struct kv_bytes key, struct kv_bytes v
     return 0;
 }
 
+enum entry_op entry_op_of(const char *kind, size_t n)
+{
+    static const char *const kinds[] = {
+        [ENTRY_CREATE] = "create",      [ENTRY_JOIN] = "join",     [ENTRY_LEAVE] = "leave",
+        [ENTRY_INVITE] = "invite",      [ENTRY_REMOVE] = "remove", [ENTRY_DELETE] = "delete",
+        [ENTRY_RECOVERED] = "recovered"};
+    for (size_t i = 1; i < sizeof kinds / sizeof *kinds; i++)
+        if (strlen(kinds[i]) == n && !memcmp(kinds[i], kind, n))
+            return (enum entry_op)i;
+    return ENTRY_MESSAGE;
+}
+
 /* Kind and body apart, whatever bytes they hold. */
 void entry_content_hash(uint8_t out[16], const char *kind, size_t kind_len, const char *body, size_t body_len)
 {

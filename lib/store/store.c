@@ -240,13 +240,25 @@ int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *c
     for (size_t i = 0; i < b->cursors_n; i++)
         merge_cursor(s, &b->cursors[i]);
     uint64_t ids_before_ms = bound_ids(s, b);
-    bool vital = b->entries_n + b->members_n > 0 && !MUTANT(ACK_BEFORE_FSYNC);
+    if (b->whole_epoch)
+        put_meta(s, "whole", b->whole_epoch);
+    bool vital = (b->entries_n + b->members_n > 0 || b->whole_epoch) && !MUTANT(ACK_BEFORE_FSYNC);
     rc = s->kv->ops->write(s->kv, s->batch, vital ? KV_SYNC : KV_LAZY, ctx);
     if (rc)
         return rc;
     s->commit_index = index + b->entries_n;
     s->ids_before_ms = ids_before_ms;
     return 0;
+}
+
+int store_begin_epoch(struct store *s, uint64_t now_us, uint64_t random, uint64_t above, struct err_ctx *ctx)
+{
+    return lineage_begin(s, now_us, random, above, ctx);
+}
+
+bool store_is_whole(const struct store *s)
+{
+    return s->lineage_n < 2 || s->whole_epoch == store_epoch(s);
 }
 
 int store_mark(struct store *s, struct err_ctx *ctx)

@@ -31,8 +31,11 @@ enum entry_op {
     ENTRY_LEAVE,
     ENTRY_INVITE,
     ENTRY_REMOVE,
-    ENTRY_DELETE
+    ENTRY_DELETE,
+    ENTRY_RECOVERED /* body {"ranges":[[from,to]...]}: entries that were lost stand there again; sender 0 */
 };
+/* The op of an entry whose kind is this text; ENTRY_MESSAGE for a kind that people may use. */
+enum entry_op entry_op_of(const char *kind, size_t n);
 
 /* One entry of a chat's log. `kind` is "text" and the like for ENTRY_MESSAGE, else "create", "join", ...
  * Bodies of membership entries are JSON: {"users":["7","8"]} for create, {"user":"8"} for the others. */
@@ -85,6 +88,7 @@ struct store_batch {
     size_t members_n;
     struct cursor *cursors; /* merged by maximum, not synced for their own sake */
     size_t cursors_n;
+    uint64_t whole_epoch; /* not 0: nothing more is awaited of what was lost before it began */
 };
 
 struct store;
@@ -145,6 +149,12 @@ uint64_t store_next_seq(const struct store *s, const struct chat_head *h);
  * epoch, tag and content set. A member row replaces the one with the same (chat, user, from); others stay.
  * ERR_LIMIT (beyond STORE_BATCH_*): nothing was written. */
 int store_commit(struct store *s, const struct store_batch *b, struct err_ctx *ctx);
+/* Begin a new epoch over the open store, durably, the mark included: somebody has proven that the store lacks
+ * what was committed once. Its generation lies above the store's and `above`. Commit thread only. */
+int store_begin_epoch(struct store *s, uint64_t now_us, uint64_t random, uint64_t above, struct err_ctx *ctx);
+/* Is nothing awaited any more of what was lost before the current epoch? True in a store's first epoch.
+ * Before the threads begin. */
+bool store_is_whole(const struct store *s);
 /* fsync the store, then KEYS/mark; called each second by the commit thread when commits happened. */
 int store_mark(struct store *s, struct err_ctx *ctx);
 /* Every id in the store carries a time (Unix ms) before this one, so a later id need not be looked up. It
@@ -161,10 +171,16 @@ int store_cursor(struct store *s, uint64_t chat, uint64_t user, uint32_t device,
                  struct err_ctx *ctx);
 /* Entries with seq > after and seq <= upto, rising, until limit entries or max_bytes of bodies (one entry
  * comes in any case); fn returning false stops. Pointers in the entry are good during the call only. Entry 0
- * (create) is not among them, store_scan has it. ERR_CORRUPT names the row; entries before it were given. */
+ * (create) is among them only if after is UINT64_MAX. ERR_CORRUPT names the row; entries before it were
+ * given. */
 typedef bool store_entry_fn(void *arg, const struct entry *e);
 int store_read(struct store *s, uint64_t chat, uint64_t after, uint64_t upto, uint32_t limit,
                size_t max_bytes, store_entry_fn *fn, void *arg, struct err_ctx *ctx);
+/* The member rows of one chat, in the order (user, from); fn returning false stops. */
+typedef bool store_member_fn(void *arg, const struct member_row *m);
+int store_members(struct store *s, uint64_t chat, store_member_fn *fn, void *arg, struct err_ctx *ctx);
+/* The entry at (chat, seq), 0 included: its id. ERR_NOTFOUND. */
+int store_id_at(struct store *s, uint64_t chat, uint64_t seq, struct id *id, struct err_ctx *ctx);
 /* The smallest seq whose ts_us >= since (server time is not decreasing in a chat), or head + 1. */
 int store_seq_since(struct store *s, uint64_t chat, uint64_t since_us, uint64_t *seq, struct err_ctx *ctx);
 /* All entries in commit order (audit, search, pipeline): one lookup an entry. */

@@ -79,6 +79,7 @@ struct store {
     size_t lineage_n;
     uint64_t generation, opens;
     uint64_t ids_before_ms; /* store_ids_before */
+    uint64_t whole_epoch;
     _Atomic uint64_t commit_index;
     struct row_key sweep; /* where store_dedup_sweep goes on */
 };
@@ -87,6 +88,9 @@ struct store {
 int lineage_load(struct store *s, struct err_ctx *ctx);
 /* Applies the rule of the mark (store.h), counts this open, makes both durable, writes the mark. */
 int lineage_open(struct store *s, const struct store_config *c, struct err_ctx *ctx);
+
+/* store_begin_epoch without its checks. */
+int lineage_begin(struct store *s, uint64_t now_us, uint64_t random, uint64_t above, struct err_ctx *ctx);
 
 /* Adds a meta number to the batch. */
 void put_meta(struct store *s, const char *name, uint64_t v);
