@@ -23,6 +23,8 @@ int control_folder(char out[1024], struct err_ctx *err)
         return err_errno(err, "%s", out);
     if (lstat(out, &st))
         return err_errno(err, "%s", out);
+    if (S_ISDIR(st.st_mode) && st.st_uid == 0 && geteuid() != 0)
+        return err_set(err, ERR_PERM, "links are root's, and so is %s", out);
     if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077)
         return err_set(err, ERR_PERM, "%s: must be a folder of this user alone (mode 0700)", out);
     return 0;

@@ -48,6 +48,12 @@ static json_t *dropped_of(const struct tun_stats *s)
     return o;
 }
 
+/* What an order holds the whole link in, which no radio may have been heard to show. */
+static const char *told(const struct tun_stats *s)
+{
+    return states[s->detached ? LINK_DETACHED : s->dark ? LINK_BLACKOUT : LINK_UP];
+}
+
 static json_t *about_link(const struct keeper *k, struct kept_link *l)
 {
     struct tun_stats s = l->last;
@@ -59,13 +65,14 @@ static json_t *about_link(const struct keeper *k, struct kept_link *l)
     address_text(address, l->spec.block);
     snprintf(block, sizeof block, "%s/%d", address, l->spec.prefix);
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:{s:I,s:I}, s:{s:I,s:I}, s:o, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:{s:I,s:I}, s:{s:I,s:I}, s:o, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, "
         "s:I, "
         "s:I, s:I, s:s, s:f}",
-        "name", l->spec.name, "profile", l->spec.profile, "state", l->world ? "up" : "died", "addresses",
-        block, "phones", (int)l->spec.count, "radios", (json_int_t)s.radios, "radio_states", states_of(&s),
-        "up", "packets", (json_int_t)s.packets_up, "bytes", (json_int_t)s.bytes_up, "down", "packets",
-        (json_int_t)s.packets_down, "bytes", (json_int_t)s.bytes_down, "dropped", dropped_of(&s),
+        "name", l->spec.name, "profile", l->spec.profile, "state", l->world ? "up" : "died", "told", told(&s),
+        "addresses", block, "phones", (int)l->spec.count, "radios", (json_int_t)s.radios, "radio_states",
+        states_of(&s), "up", "packets", (json_int_t)s.packets_up, "bytes", (json_int_t)s.bytes_up, "down",
+        "packets", (json_int_t)s.packets_down, "bytes", (json_int_t)s.bytes_down, "dropped", dropped_of(&s),
         "duplicated", (json_int_t)s.duplicated, "corrupted", (json_int_t)s.corrupted, "reordered",
         (json_int_t)s.reordered, "moved", (json_int_t)s.moved, "overrun", (json_int_t)s.overrun,
         "capture_missed", (json_int_t)s.capture_missed, "seed", (json_int_t)k->file->seed, "keeper",
@@ -86,18 +93,28 @@ static json_t *refusal(int rc, const struct err_ctx *err)
     return json_pack("{s:i, s:s}", "error", rc, "text", err->text);
 }
 
+/* Ends its world; packets that its capture lacks. */
+static json_int_t end_link(struct kept_link *l)
+{
+    struct tun_stats s = l->last;
+    if (l->world)
+        tun_world_stats(l->world, "*", &s);
+    return tun_world_stop(l->world) && !s.capture_missed ? 1 : (json_int_t)s.capture_missed;
+}
+
 static json_t *take_down(struct keeper *k, struct kept_link *l)
 {
     json_t *names = json_array();
+    json_int_t missed = 0;
     if (!l) {
         for (uint32_t i = 0; i < k->n; i++)
             json_array_append_new(names, json_pack("s", k->link[i].spec.name));
         for (uint32_t i = 0; i < k->n; i++)
-            tun_world_stop(k->link[i].world);
+            missed += end_link(&k->link[i]);
         k->n = 0;
     } else {
         json_array_append_new(names, json_pack("s", l->spec.name));
-        tun_world_stop(l->world);
+        missed = end_link(l);
         memmove(l, l + 1, (size_t)(&k->link[k->n] - (l + 1)) * sizeof *l);
         k->n--;
     }
@@ -106,7 +123,7 @@ static json_t *take_down(struct keeper *k, struct kept_link *l)
         unlink(k->socket);
         unlink(k->about);
     }
-    return json_pack("{s:o}", "down", names);
+    return json_pack("{s:o, s:I}", "down", names, "missed", missed);
 }
 
 /* The namespace as a descriptor. Whoever takes it must say so from inside: only then do we know that our

@@ -69,7 +69,7 @@ static int phone_address(uint32_t *out, const struct kept_link *l, const char *p
 {
     struct in_addr a;
     *out = 0;
-    if (!phone || !*phone)
+    if (!phone)
         return 0;
     if (inet_pton(AF_INET, phone, &a) != 1)
         return err_set(err, ERR_INVALID, "'%.40s' is no address", phone);
@@ -124,6 +124,9 @@ int keeper_set(struct kept_link *l, const char *phone, const char *what, struct 
         return rc;
     strcpy(text, what);
     rc = sort_out(&o, text, err);
+    if (!rc && !*o.words && !o.blackout && !o.detach && !o.attach)
+        rc = err_set(err, ERR_INVALID,
+                     "nothing to change: blackout=TIME, detach, attach or a network is wanted");
     if (!rc && *o.words && address)
         rc = err_set(err, ERR_UNSUPPORTED, "one phone alone can be told blackout=, detach and attach");
     /* what may be refused comes first, so that a refused change changes nothing */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "cmd/chat-netem/tool.h"
@@ -154,9 +155,11 @@ int tool_run(const struct opt_set *o, int *status, struct err_ctx *err)
     rc = run_command(w, o, status, err);
     struct tun_stats s;
     tun_world_stats(w, "*", &s);
-    tun_world_stop(w);
+    int whole = tun_world_stop(w);
     if (rc)
         return rc;
+    if (!*status && (whole || s.capture_missed))
+        *status = EX_IOERR;
     if (opt_json(o))
         summary_json(&s, c.seed);
     else if (opt_verbosity(o) >= 0)

@@ -22,10 +22,12 @@ static void state_text(char *out, size_t cap, const json_t *link)
 {
     const json_t *states = json_object_get(link, "radio_states");
     const char *name = json_string_value(json_object_get(link, "state"));
+    const char *told = json_string_value(json_object_get(link, "told"));
     json_t *value;
     size_t n = 0;
-    snprintf(out, cap, "%s", name);
-    if (strcmp(name, "up") != 0 || !json_object_size(states))
+    bool up = strcmp(name, "up") == 0;
+    snprintf(out, cap, "%s", up && told ? told : name);
+    if (!up || !json_object_size(states))
         return;
     bool alone = json_object_size(states) == 1;
     json_object_foreach((json_t *)(uintptr_t)states, name, value)

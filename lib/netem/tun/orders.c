@@ -162,6 +162,8 @@ static void look(struct shuttle *s)
         struct tun_stats *stats = &s->c->stats[g];
         stats->radios = 0;
         memset(stats->in_state, 0, sizeof stats->in_state);
+        stats->dark = s->groups[g].blackout_until_ns > now_ns;
+        stats->detached = s->groups[g].detached;
         for (uint32_t i = 0; i < of->count; i++) {
             struct radio *r = &s->radios[(of->first + i) & 0xFFFF];
             if (!r->live || r->group != g)

@@ -38,6 +38,7 @@ struct tun_world {
     uint32_t groups_n;
     pid_t shuttle;
     int shuttle_fd, control_fd;
+    bool failed; /* to start */
 };
 
 static size_t stats_bytes(const struct tun_world *w)
@@ -171,6 +172,7 @@ int tun_world_start(struct tun_world **out, const struct tun_config *c, struct e
     w->groups_n = c->groups_n;
     rc = start(w, c, ctx);
     if (rc) {
+        w->failed = true;
         tun_world_stop(w);
         return rc;
     }
@@ -384,11 +386,13 @@ int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *
     return netns_socket(near ? &w->near : &w->far, domain, type, fd, ctx);
 }
 
-static void stop_shuttle(struct tun_world *w)
+static int stop_shuttle(struct tun_world *w)
 {
     struct shuttle_order o = {.op = SHUTTLE_STOP};
     struct err_ctx err = {0};
-    if (order(w, &o, &err))
+    /* one that could not start has said why, and hears no orders */
+    int rc = w->failed ? 0 : order(w, &o, &err);
+    if (rc)
         log_warn("%s", err.text);
     close(w->control_fd); /* end of file: stop, if the order was not heard */
     for (int i = 0; i < 500 && waitpid(w->shuttle, NULL, WNOHANG) == 0; i++) {
@@ -399,6 +403,7 @@ static void stop_shuttle(struct tun_world *w)
         }
         nanosleep(&(struct timespec){0, 10000000}, NULL);
     }
+    return rc;
 }
 
 /* What still runs on the far side ends with the last world that leads there. */
@@ -416,12 +421,11 @@ static void leave_namespaces(struct tun_world *w)
         netns_release(&w->far);
 }
 
-void tun_world_stop(struct tun_world *w)
+int tun_world_stop(struct tun_world *w)
 {
     if (!w)
-        return;
-    if (w->shuttle > 0)
-        stop_shuttle(w);
+        return 0;
+    int rc = w->shuttle > 0 ? stop_shuttle(w) : 0;
     leave_namespaces(w);
     if (w->shuttle_fd >= 0)
         close(w->shuttle_fd);
@@ -429,4 +433,5 @@ void tun_world_stop(struct tun_world *w)
         munmap(w->stats, stats_bytes(w));
     free(w->groups);
     free(w);
+    return rc;
 }

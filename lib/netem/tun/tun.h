@@ -88,6 +88,7 @@ struct tun_stats {
     uint64_t capture_missed; /* packets that a capture lacks: the disk was too slow, or full */
     /* of tun_world_look alone: radios that were heard, and how many of them are in which enum link_state */
     uint64_t radios, in_state[TUN_STATES];
+    uint64_t dark, detached; /* of tun_world_look alone: groups that an order holds so, radios or none */
     uint64_t
         overrun; /* of "*" alone: what the kernel dropped since this machine was too slow for the shuttle */
 };
@@ -105,7 +106,8 @@ int tun_world_socket(struct tun_world *w, bool near, int domain, int type, int *
  * here is killed as well when the world ends. */
 int tun_world_namespace(const struct tun_world *w, bool near, uint32_t *local);
 /* Ends the shuttle, kills what still runs in the namespaces, and drops them; NULL is fine. A shared far side
- * goes with the last world that uses it. Processes spawned there are the caller's to reap. */
-void tun_world_stop(struct tun_world *w);
+ * goes with the last world that uses it. Processes spawned there are the caller's to reap. ERR_IO: trace or
+ * capture could not be written whole, which is logged as well; all has ended nevertheless. */
+int tun_world_stop(struct tun_world *w);
 
 #endif
