@@ -367,6 +367,9 @@ static void judge_no_push(const struct story *s, struct trace_pair *p)
     } else if (died(s, death)) {
         cite(p, death);
         settle(p, VERDICT_LOST_AT_SERVER, REASON_KILLED, "the server died before this push");
+    } else if (queued && event(s, s->fanout)->flags & TRACE_FLAG_INFERRED) {
+        unknown(p, "nothing was written to the recipient's connection: whether the server still had it no "
+                   "capture can tell");
     } else if (queued && queued->close != TRACE_NONE) {
         const struct lane *client = peer(s, queued);
         p->net = client ? (enum net)client->net : p->net;

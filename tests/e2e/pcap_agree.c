@@ -1,6 +1,7 @@
 /* How captures alone judge what full traces judge: pcap_agree TRACE_DIR CAPTURE... prints "full captures
- * pairs" lines, then "lost N agree N not_observed N wrong N unseen N" over the pairs that the full trace
- * calls lost; unseen: the message is in no capture. With PCAP_AGREE_LIST set, each that differs. */
+ * pairs" lines, then "lost N agree N not_observed N wrong N unseen N invented N" over the pairs that the full
+ * trace calls lost; unseen: the message is in no capture; invented: lost by the captures alone. With
+ * PCAP_AGREE_LIST set, each that differs. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,15 +82,17 @@ int main(int argc, char **argv)
     while (map_next(&full, &at, &key, &val))
         if (*(uint64_t *)val <= VERDICT_COUNT)
             table[*(uint64_t *)val - 1][VERDICT_COUNT]++;
-    uint64_t lost = 0, agree = 0, silent = 0, wrong = 0, unseen = 0;
+    uint64_t lost = 0, agree = 0, silent = 0, wrong = 0, unseen = 0, invented = 0;
     for (int v = 0; v < VERDICT_COUNT; v++)
         for (int w = 0; w <= VERDICT_COUNT; w++) {
             if (!table[v][w])
                 continue;
             printf("%-20s %-20s %8" PRIu64 "\n", verdict_name(v),
                    w < VERDICT_COUNT ? verdict_name(w) : "(unseen)", table[v][w]);
-            if (!verdict_is_loss(v))
+            if (!verdict_is_loss(v)) {
+                invented += w < VERDICT_COUNT && verdict_is_loss(w) ? table[v][w] : 0;
                 continue;
+            }
             lost += table[v][w];
             *(w == VERDICT_COUNT          ? &unseen
               : w == v                    ? &agree
@@ -97,8 +100,8 @@ int main(int argc, char **argv)
                                           : &wrong) += table[v][w];
         }
     printf("lost %" PRIu64 " agree %" PRIu64 " not_observed %" PRIu64 " wrong %" PRIu64 " unseen %" PRIu64
-           "\n",
-           lost, agree, silent, wrong, unseen);
+           " invented %" PRIu64 "\n",
+           lost, agree, silent, wrong, unseen, invented);
     evidence_free(e);
     trace_run_release(&r);
     map_release(&full);

@@ -383,7 +383,7 @@ static void fan_out(struct evidence *e, const struct sides *s, const struct memb
                                   .user = user_of(c),
                                   .arg = *members - 1,
                                   .hop = HOP_SERVER_FANOUT,
-                                  .flags = s->legacy ? TRACE_FLAG_ONE_PUSH : 0});
+                                  .flags = TRACE_FLAG_INFERRED | (s->legacy ? TRACE_FLAG_ONE_PUSH : 0)});
         if (s->legacy)
             stuck_pushes(e, s, k, m);
     }
