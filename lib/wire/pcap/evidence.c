@@ -137,6 +137,7 @@ static void on_close(void *arg, struct tcp_flow *f)
             c->acked[d] = f->half[d].ack_seen ? f->half[d].acked : 0;
         c->captured_end[d] = f->half[d].seen;
     }
+    c->open_end = f->end == TCP_END_OPEN && !f->fin_ns[0] && !f->fin_ns[1];
     bool reset = f->rst_ns != 0;
     c->reset_by_client = reset && f->rst_dir == 0 && !f->fin_ns[0];
     uint64_t rst_client = reset && f->rst_dir == 0 ? f->rst_ns : 0;
@@ -162,6 +163,7 @@ static void read_comment(struct ev_packet *p, const char *text, uint32_t n)
     if (!text || !memmem(text, n, lost, sizeof lost - 1))
         return;
     p->lost = true;
+    p->aired = memmem(text, n, " air=", 5) != NULL;
     const char *r = memmem(text, n, reason, sizeof reason - 1);
     if (!r)
         return;
@@ -208,6 +210,12 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
     if (dir == 0 && f->half[0].seen > c->spoke_to) {
         c->spoke_to = f->half[0].seen;
         c->spoke_ns = k->ts_ns;
+    }
+    if (f->half[0].ack_seen && f->half[0].acked >= f->half[0].seen) {
+        if (!f->rst_ns) /* a reset may acknowledge, and comes after all is over */
+            c->stuck_ns = 0;
+    } else if (!c->stuck_ns) {
+        c->stuck_ns = k->ts_ns;
     }
     if (!p.payload_len && !(p.flags & (PACKET_SYN | PACKET_FIN | PACKET_RST)))
         return;

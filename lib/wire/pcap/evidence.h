@@ -12,6 +12,11 @@
  * 4.2.2.13). What a phone got after its own last word, on a connection that it then reset, was read or was
  * not: TRACE_FLAG_UNSURE, and the verdict is not_observed.
  *
+ * A phone that opens another connection has left the one before, perhaps without a word: not before the last
+ * packet that the link took for it, while nothing kept its FIN from being seen, and not after the new SYN.
+ * A push within what remains was to a dead socket or lost on the way: not_observed. A connection that is open
+ * when its capture ends has that end (REASON_RUN_END), with the same doubt.
+ *
  * With the server's end alone, what a phone had not acknowledged when it closed counts as lost on the way
  * down, although it may have reached a phone whose app did not read it any more; what it never tried to send
  * is not seen. With the phones' end alone, what they received is known, and not what became of what they

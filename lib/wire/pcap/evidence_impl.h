@@ -15,7 +15,7 @@ struct ev_packet {          /* TCP, of any connection until it is known which ar
     struct trace_flow flow; /* sender first */
     uint32_t conn, len;
     uint8_t dir, flags, reason; /* flags: TRACE_FLAG_*; reason: as the capture's comment says */
-    bool paired, lost;          /* lost: the comment says so */
+    bool paired, lost, aired; /* lost: the comment says so; aired: the phone was there when it was offered */
 };
 
 struct ev_conn {
@@ -33,7 +33,10 @@ struct ev_conn {
     uint64_t spoke_ns; /* the client's last new bytes: its app was alive then */
     uint64_t spoke_to; /* where they end */
     uint64_t heard_ns; /* any packet of the client's */
+    uint64_t there_ns; /* the last packet that the link took for it or from it: it had not left its address */
+    uint64_t stuck_ns; /* its bytes lie unacknowledged since then: a FIN behind them is not seen; 0: not */
     bool leaving;      /* its FIN or RST was seen: acked[1] stands */
+    bool open_end;     /* the capture ended first */
     bool replaced;     /* left without a word: the same device opened another one at close_ns */
 };
 

@@ -38,7 +38,7 @@ struct sides {
     bool phones, server;     /* points of this kind exist */
     bool phones_from_server; /* what the phones had is told by their acknowledgements alone */
     bool legacy;             /* nothing is ever accepted or acknowledged: sent once, pushed once */
-    struct map gone;         /* connection (client first) -> when the link first said that it had left */
+    struct map presence;     /* connection (client first) -> struct presence */
     struct push *push;       /* by id and user */
     uint32_t pushes;
 };
@@ -73,6 +73,26 @@ static uint64_t user_of(const struct ev_conn *c)
     return c->user ? c->user : 1000000000ull + c->number; /* it never said who it is */
 }
 
+/* How long before this close the phone may have left its socket. Where the link still found the phone, and
+ * nothing kept a FIN of its from being seen, it had not. */
+static uint64_t unsure_ns(const struct ev_conn *c, uint64_t close_ns)
+{
+    uint64_t since = c->stuck_ns && c->stuck_ns < c->there_ns ? c->stuck_ns : c->there_ns;
+    return close_ns > since ? close_ns - since : 0;
+}
+
+/* Nobody closed it while the capture lasted; the phone may have left without a word all the same. */
+static void still_open(struct evidence *e, const struct ev_conn *c, struct trace_event ev)
+{
+    ev.ts_ns = e->point[c->point].last_ns;
+    ev.hop = HOP_SOCKET_CLOSE;
+    ev.reason = REASON_RUN_END;
+    ev.flags = TRACE_FLAG_UNSURE;
+    ev.arg = unsure_ns(c, ev.ts_ns);
+    memset(&ev.id, 0, sizeof ev.id);
+    emit(e, TRACE_SIDE_LOAD, ev);
+}
+
 static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i, enum trace_side side)
 {
     const struct ev_conn *c = ev_conn(e, i);
@@ -89,6 +109,10 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
     if (!c->guess)
         emit(e, side, ev);
     bool told = side == TRACE_SIDE_LOAD && s->phones_from_server;
+    if (c->open_end && !c->replaced && side == TRACE_SIDE_LOAD && !told) {
+        still_open(e, c, ev);
+        return;
+    }
     if (!c->whole_end || (told && !c->left_ns && !c->replaced))
         return; /* seen from the server, a phone that falls silent may still have what it did not acknowledge
                  */
@@ -103,7 +127,7 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
         ev.flags = TRACE_FLAG_UNSURE;
         /* from the server's end alone what went before is unsure as a whole: lost on the way, or in the phone
          */
-        ev.arg = told ? UINT64_MAX / 2 : c->close_ns > c->spoke_ns ? c->close_ns - c->spoke_ns : 0;
+        ev.arg = told ? UINT64_MAX / 2 : unsure_ns(c, c->close_ns);
     }
     if (told && !c->replaced) { /* its FIN and a push may have crossed */
         ev.flags = TRACE_FLAG_UNSURE;
@@ -112,27 +136,34 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
     emit(e, side, ev);
 }
 
-/* The link says (chat-netem's captures do) that the phone had left the address of this connection when this
- * packet came for it; 0: it says nothing. */
-static uint64_t gone_ns(const struct sides *s, const struct trace_flow *flow)
+/* What the link says of a connection's phone (chat-netem's captures do; others only what arrived). */
+struct presence {
+    uint64_t there_ns; /* the last packet to or from it that the link took, or 0 */
+    uint64_t gone_ns;  /* the first packet offered after it had left this address, or 0 */
+};
+
+static struct trace_flow client_first(const struct ev_packet *p)
 {
-    const uint64_t *ns = map_get(&s->gone, flow);
-    return ns ? *ns : 0;
+    const struct trace_flow *f = &p->flow;
+    return p->dir ? (struct trace_flow){f->dst, f->src, f->dport, f->sport, 0}
+                  : (struct trace_flow){f->src, f->dst, f->sport, f->dport, 0};
 }
 
-static void find_gone(const struct evidence *e, struct sides *s)
+/* A packet that was lost for another reason than the phone's absence, or came out, found the phone there. */
+static void find_presence(const struct evidence *e, struct sides *s)
 {
     for (uint32_t i = 0; i < e->packet.n; i++) {
         const struct ev_packet *p = ev_packet(e, i);
-        struct trace_flow f =
-            p->dir ? (struct trace_flow){p->flow.dst, p->flow.src, p->flow.dport, p->flow.sport, 0}
-                   : (struct trace_flow){p->flow.src, p->flow.dst, p->flow.sport, p->flow.dport, 0};
-        bool fresh;
-        if (p->reason != REASON_DETACHED)
+        struct trace_flow f = client_first(p);
+        struct presence *at = map_put(&s->presence, &f, NULL);
+        if (!at)
             continue;
-        uint64_t *ns = map_put(&s->gone, &f, &fresh);
-        if (ns && (fresh || p->ts_ns < *ns))
-            *ns = p->ts_ns;
+        bool left = p->reason == REASON_DETACHED && !p->aired;
+        bool there = p->reason ? !left : p->paired;
+        if (left && (!at->gone_ns || p->ts_ns < at->gone_ns))
+            at->gone_ns = p->ts_ns;
+        if (there && p->ts_ns > at->there_ns)
+            at->there_ns = p->ts_ns;
     }
 }
 
@@ -155,6 +186,11 @@ static int compare_devices(const void *a, const void *b)
  * FIN or RST came through: at some time between its last word there and the new SYN. */
 static int find_replaced(struct evidence *e, const struct sides *s, struct err_ctx *ctx)
 {
+    for (uint32_t i = 0; i < e->conn.n; i++) {
+        struct ev_conn *c = ev_conn(e, i);
+        const struct presence *at = map_get(&s->presence, &c->flow);
+        c->there_ns = at && at->there_ns > c->heard_ns ? at->there_ns : c->heard_ns;
+    }
     struct by_device *d = calloc((size_t)e->conn.n + 1, sizeof *d);
     uint32_t n = 0;
     if (!d)
@@ -173,9 +209,9 @@ static int find_replaced(struct evidence *e, const struct sides *s, struct err_c
         c->replaced = c->whole_end = true;
         c->close_ns = next;
         c->close_reason = REASON_REPLACED;
-        uint64_t gone = gone_ns(s, &c->flow);
-        if (gone && gone < next) {
-            c->close_ns = gone;
+        const struct presence *at = map_get(&s->presence, &c->flow);
+        if (at && at->gone_ns && at->gone_ns < next) {
+            c->close_ns = at->gone_ns - 1; /* what was offered then came too late */
             c->close_reason = REASON_NETWORK_CHANGED;
             c->spoke_ns = c->heard_ns; /* it left its address with its app still alive */
         }
@@ -497,8 +533,8 @@ int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx 
     struct sides s = look(e);
     struct members k = {.first_ns = UINT64_MAX};
     int rc = 0;
-    map_init(&s.gone, sizeof(struct trace_flow), 8, UINT32_MAX, 4);
-    find_gone(e, &s);
+    map_init(&s.presence, sizeof(struct trace_flow), sizeof(struct presence), UINT32_MAX, 4);
+    find_presence(e, &s);
     map_init(&k.known, sizeof(struct pair_key), 8, UINT32_MAX, 5);
     map_init(&k.count, 8, 8, UINT32_MAX, 6);
     for (uint32_t i = 0; i < e->points; i++)
@@ -525,7 +561,7 @@ int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx 
     for (int side = 0; rc == 0 && side < TRACE_SIDES; side++)
         rc = number_lanes(e, (enum trace_side)side, ctx);
     free(s.push);
-    map_release(&s.gone);
+    map_release(&s.presence);
     map_release(&k.known);
     map_release(&k.count);
     if (rc < 0)
