@@ -42,7 +42,7 @@ static void tell_points(const struct evidence *e)
 
 /* Captures stand in for the sides that no trace tells of. */
 static int load_captures(struct trace_run *r, struct dialect *dialect, const char *const *dirs, int n,
-                         const char *const *captures, int captures_n, struct err_ctx *err)
+                         const char *const *captures, int captures_n, bool talk, struct err_ctx *err)
 {
     struct evidence *e = NULL;
     const struct trace_memory *part;
@@ -63,7 +63,8 @@ static int load_captures(struct trace_run *r, struct dialect *dialect, const cha
     }
     rc = rc ? rc : evidence_finish(e, want, err);
     if (!rc) {
-        tell_points(e);
+        if (talk)
+            tell_points(e);
         int parts = evidence_parts(e, &part);
         rc = trace_run_load_with(r, dirs, n, part, parts, err);
         r->problems += (uint64_t)bad;
@@ -72,8 +73,8 @@ static int load_captures(struct trace_run *r, struct dialect *dialect, const cha
     return rc;
 }
 
-int tool_load_as(struct trace_run *r, const char *dialect, const char *const *inputs, int n, bool join,
-                 struct err_ctx *err)
+int tool_load(struct trace_run *r, const char *dialect, const char *const *inputs, int n, unsigned how,
+              struct err_ctx *err)
 {
     const char *dirs[INPUTS_MAX], *captures[INPUTS_MAX];
     struct dialect *d = NULL;
@@ -81,15 +82,10 @@ int tool_load_as(struct trace_run *r, const char *dialect, const char *const *in
     for (int i = 0; i < n && i < INPUTS_MAX; i++)
         *(is_capture(inputs[i]) ? &captures[captures_n++] : &dirs[dirs_n++]) = inputs[i];
     if (!rc)
-        rc = captures_n ? load_captures(r, d, dirs, dirs_n, captures, captures_n, err)
+        rc = captures_n ? load_captures(r, d, dirs, dirs_n, captures, captures_n, !(how & TOOL_QUIETLY), err)
                         : trace_run_load(r, dirs, dirs_n, err);
     if (!rc)
         complain(r);
     dialect_free(d);
-    return rc || !join ? rc : trace_join(r, err);
-}
-
-int tool_load(struct trace_run *r, const char *const *inputs, int n, bool join, struct err_ctx *err)
-{
-    return tool_load_as(r, NULL, inputs, n, join, err);
+    return rc || !(how & TOOL_JOIN) ? rc : trace_join(r, err);
 }

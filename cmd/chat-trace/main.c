@@ -16,7 +16,7 @@ static const struct opt_command commands[] = {
     {"diff", "DIR DIR", "verdicts before and after", 2, 2},
     {"pcap", "[FILE...]", "the WebSocket messages in captures, or on an interface", 0, -1},
     {"replay", "DIR...|FILE...", "the clients of an incident once more, against a server", 1, -1},
-    {"top", "DIR...", "what happens now: the funnel per second, by network and verdict", 1, -1},
+    {"top", "[DIR...]", "what happens now, in traces or on an interface: the funnel per second", 0, -1},
     {"export", "DIR...", "the trace in a form that others read: Perfetto, Wireshark, OTLP, CI", 1, -1},
     {0}};
 
@@ -74,10 +74,10 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
     int n = 0;
     for (int i = explaining; i < opt_operands(o) && n < 256; i++)
         dirs[n++] = opt_operand(o, i);
-    int rc =
-        tool_load_as(&r, opt_string(o, "dialect"), dirs, diffing ? 1 : n, strcmp(command, "dump") != 0, err);
+    int rc = tool_load(&r, opt_string(o, "dialect"), dirs, diffing ? 1 : n,
+                       strcmp(command, "dump") ? TOOL_JOIN : 0, err);
     if (!rc && diffing)
-        rc = tool_load_as(&second, opt_string(o, "dialect"), dirs + 1, 1, true, err);
+        rc = tool_load(&second, opt_string(o, "dialect"), dirs + 1, 1, TOOL_JOIN, err);
     if (rc)
         ;
     else if (explaining)

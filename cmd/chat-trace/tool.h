@@ -5,11 +5,11 @@
 #include "trace/join.h"
 #include "util/opt.h"
 
-/* Read, complain on stderr about what could not be read, join. Release in any case. */
-int tool_load(struct trace_run *r, const char *const *dirs, int n, bool join, struct err_ctx *err);
-/* The same; captures among them are read in this dialect (wire/dialect.h), NULL: chat.v1. */
-int tool_load_as(struct trace_run *r, const char *dialect, const char *const *dirs, int n, bool join,
-                 struct err_ctx *err);
+enum tool_load_how { TOOL_JOIN = 1, TOOL_QUIETLY = 2 /* say nothing of captures */ };
+/* Read, complain on stderr about what could not be read, join. Release in any case. Captures among the inputs
+ * are read in this dialect (wire/dialect.h), NULL: chat.v1. */
+int tool_load(struct trace_run *r, const char *dialect, const char *const *inputs, int n, unsigned how,
+              struct err_ctx *err);
 int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err);
 int tool_status(const struct trace_summary *s);
 int tool_slow(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);

@@ -1,6 +1,6 @@
-/* top: what happens now. The folder is read anew for each view, rings included, so a view is a whole funnel
- * of what its writers have put down so far; rates are the difference to the view before. Never more than half
- * the time is spent on reading: on a large trace views come more rarely than asked for. */
+/* top: what happens now. The folders (or what was captured) are read anew for each view, rings included, so a
+ * view is a whole funnel of what was put down so far; rates are the difference to the view before. Never more
+ * than half the time is spent on reading: on a large trace views come more rarely than asked for. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cmd/chat-trace/tool.h"
+#include "cmd/chat-trace/top_capture.h"
 #include "util/clock.h"
 
 struct view {
@@ -26,17 +27,20 @@ static void on_signal(int sig)
     interrupted = 1;
 }
 
-static int look(struct view *v, const struct opt_set *o, struct err_ctx *err)
+static int look(struct view *v, const struct opt_set *o, const struct top_capture *c, struct err_ctx *err)
 {
     const char *dirs[256];
     struct trace_run r = {0};
     int n = 0;
     for (int i = 0; i < opt_operands(o) && n < 256; i++)
         dirs[n++] = opt_operand(o, i);
+    if (c && n < 256)
+        dirs[n++] = top_capture_path(c);
     memset(v, 0, sizeof *v);
     v->at_ns = clock_mono_ns();
-    int rc = trace_run_load(&r, dirs, n, err);
-    rc = rc ? rc : trace_join(&r, err);
+    int rc = c ? tool_load(&r, opt_string(o, "dialect"), dirs, n, TOOL_JOIN | TOOL_QUIETLY, err)
+               : trace_run_load(&r, dirs, n, err);
+    rc = rc || c ? rc : trace_join(&r, err);
     rc = rc ? rc : trace_summarize(&v->s, &r, err);
     v->there = !rc;
     v->problems = r.problems;
@@ -119,28 +123,31 @@ static void print_view(const struct view *a, const struct view *b, const struct 
     fflush(stdout);
 }
 
-static void wait_until(uint64_t ns)
+/* The next view's time; what comes on the interface until then is kept. */
+static int wait_until(uint64_t ns, struct top_capture *c, struct err_ctx *err)
 {
+    bool anew = false;
     uint64_t now = clock_mono_ns();
-    if (interrupted || ns <= now)
-        return;
-    struct timespec t = {(time_t)((ns - now) / NS_PER_S), (long)((ns - now) % NS_PER_S)};
-    nanosleep(&t, NULL); /* a signal ends it */
+    int rc = c ? top_capture_until(c, ns, &interrupted, &anew, err) : 0;
+    if (anew)
+        fputs("chat-trace: the capture was too large; this view begins anew\n", stderr);
+    if (!c && !interrupted && ns > now) {
+        struct timespec t = {(time_t)((ns - now) / NS_PER_S), (long)((ns - now) % NS_PER_S)};
+        nanosleep(&t, NULL); /* a signal ends it */
+    }
+    return rc;
 }
 
-int tool_top(const struct opt_set *o, int *status, struct err_ctx *err)
+static int views(const struct opt_set *o, struct top_capture *c, int *status, struct err_ctx *err)
 {
     uint64_t interval = opt_u64(o, "interval"), limit = opt_u64(o, "for"), began = clock_mono_ns();
     struct view *before = calloc(1, sizeof *before), *now = calloc(1, sizeof *now);
     int rc = before && now ? 0 : err_set(err, ERR_NOMEM, "out of memory");
-    struct sigaction sa = {.sa_handler = on_signal};
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-    if (!rc && interval < 10 * NS_PER_MS)
-        rc = err_set(err, ERR_USAGE, "top: --interval is at least 10ms");
+    if (!rc && c)
+        rc = wait_until(began + interval, c, err);
     while (!rc && !interrupted) {
         uint64_t start = clock_mono_ns(), took;
-        rc = look(now, o, err);
+        rc = look(now, o, c, err);
         if (rc)
             break;
         print_view(before, now, o);
@@ -152,7 +159,7 @@ int tool_top(const struct opt_set *o, int *status, struct err_ctx *err)
         took = clock_mono_ns() - start;
         if (ferror(stdout) || (limit && start + interval > began + limit))
             break;
-        wait_until(start + (took * 2 > interval ? took * 2 : interval));
+        rc = wait_until(start + (took * 2 > interval ? took * 2 : interval), c, err);
     }
     if (before)
         trace_summary_release(&before->s);
@@ -160,5 +167,26 @@ int tool_top(const struct opt_set *o, int *status, struct err_ctx *err)
         trace_summary_release(&now->s);
     free(before);
     free(now);
+    return rc;
+}
+
+int tool_top(const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    struct sigaction sa = {.sa_handler = on_signal};
+    struct top_capture *c = NULL;
+    const char *iface = opt_string(o, "interface");
+    int rc = 0;
+    if (opt_u64(o, "interval") < 10 * NS_PER_MS)
+        rc = err_set(err, ERR_USAGE, "top: --interval is at least 10ms");
+    else if (!iface && !opt_operands(o))
+        rc = err_set(err, ERR_USAGE, "top: name the folder of a trace, or an --interface");
+    else if (!iface && opt_string(o, "filter"))
+        rc = err_set(err, ERR_USAGE, "top: --filter is for an --interface");
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    if (!rc && iface)
+        rc = top_capture_open(&c, iface, opt_string(o, "filter"), err);
+    rc = rc ? rc : views(o, c, status, err);
+    top_capture_close(c);
     return rc;
 }

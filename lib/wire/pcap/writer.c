@@ -74,6 +74,11 @@ int capture_writer_stats(struct capture_writer *w, uint32_t iface, uint64_t ts_n
     return put(w, ctx);
 }
 
+int capture_writer_flush(struct capture_writer *w, struct err_ctx *ctx)
+{
+    return fflush(w->file) ? err_errno(ctx, "%s", w->path) : 0;
+}
+
 int capture_writer_close(struct capture_writer *w, struct err_ctx *ctx)
 {
     int rc = 0;

@@ -17,6 +17,8 @@ int capture_writer_put(struct capture_writer *w, uint32_t iface, const struct ca
 /* What the kernel dropped, as interface statistics. */
 int capture_writer_stats(struct capture_writer *w, uint32_t iface, uint64_t ts_ns, uint64_t received,
                          uint64_t dropped, struct err_ctx *ctx);
+/* Who opens the file now reads all that was put. */
+int capture_writer_flush(struct capture_writer *w, struct err_ctx *ctx);
 /* NULL is fine. ERR_IO, ERR_FULL: the file is not whole. */
 int capture_writer_close(struct capture_writer *w, struct err_ctx *ctx);
 
