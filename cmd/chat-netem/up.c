@@ -49,6 +49,7 @@ static int start_keeper(struct links_file *f, const char *runtime, int lock, str
     if (pid == 0) {
         setsid();
         close(lock);
+        close(told[0]); /* else the keeper would not see that nobody reads */
         if (fork() == 0)
             _exit(keeper_run(f, runtime, told[1]));
         _exit(0);
