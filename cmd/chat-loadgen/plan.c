@@ -18,6 +18,12 @@ static int one_population(struct load_population *out, const struct scenario *s,
         err_prefix(err, "%s: load.%s.client: ", s->path, p->name);
         return rc;
     }
+    uint8_t on_gap;
+    rc = client_on_gap_parse(&on_gap, p->on_gap, err);
+    if (rc) {
+        err_prefix(err, "%s: load.%s.on_gap: ", s->path, p->name);
+        return rc;
+    }
     *out = (struct load_population){.net = link ? net_parse(link->net) : NET_ETHERNET,
                                     .clients = p->clients,
                                     .features = features,
@@ -29,6 +35,8 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                     .texts = p->texts[0] ? p->texts : NULL,
                                     .retries = p->retries,
                                     .resync_window_ns = p->resync_window,
+                                    .on_gap = on_gap,
+                                    .forge_ppm = p->forge_ppm,
                                     .habits = {.background_every = p->habits.background_every,
                                                .background_for = p->habits.background_for,
                                                .kill_after = p->habits.kill_after,
@@ -53,6 +61,7 @@ static void client_faults(struct plan *p, struct load_config *c)
     for (uint32_t i = 0; i < s->faults_n; i++) {
         const struct scenario_fault *f = &s->faults[i];
         uint32_t k = 0;
+        c->keep_copies |= f->what == FAULT_RESTORE;
         if (f->what != FAULT_KILL_SOCKET && f->what != FAULT_NETWORK_CHANGE)
             continue;
         while (k < s->load_n && strcmp(s->load[k].name, f->target) != 0)
@@ -105,6 +114,8 @@ int plan_scenario(struct plan *p, struct load_config *c, const struct opt_set *o
         rc = one_population(&p->populations[i], s, i, opt_flag(o, "plain"), err);
         if (opt_given(o, "retries"))
             p->populations[i].retries = (uint32_t)opt_u64(o, "retries");
+        if (!rc && opt_given(o, "on-gap"))
+            rc = client_on_gap_parse(&p->populations[i].on_gap, opt_string(o, "on-gap"), err);
     }
     if (rc)
         return rc;

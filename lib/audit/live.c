@@ -90,7 +90,7 @@ void live_fail(struct live *l, enum live_kind kind, uint64_t chat, const struct 
 
 const struct live_violation *live_violation(const struct live *l)
 {
-    return l->failed ? &l->violation : NULL;
+    return l->failed && !l->blinded ? &l->violation : NULL;
 }
 
 void live_counts(const struct live *l, struct live_counts *out)

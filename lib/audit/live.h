@@ -59,6 +59,8 @@ void live_pushed(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, con
 void live_acknowledged(struct live *l, uint64_t user, uint64_t chat, const struct id *id);
 /* The server's store was put back to an earlier state: the next live_reopened may find less. */
 void live_restored(struct live *l);
+/* The same, but nobody will notice: seqs are given out again. Nothing is checked any more. */
+void live_blinded(struct live *l);
 /* The server starts: what does the store hold? */
 int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx);
 

@@ -348,6 +348,8 @@ static const struct live_message *first_waiting(const struct live *l)
 
 void live_finish(struct live *l)
 {
+    if (l->blinded)
+        return;
     const struct live_chat *c;
     const struct live_seat *s;
     const struct live_entry *e;

@@ -68,7 +68,7 @@ struct live_device {
 
 struct live {
     struct live_promises promises;
-    bool may_lose, failed;
+    bool may_lose, failed, blinded;
     struct live_violation violation;
     struct map chats;   /* id -> struct live_chat * */
     struct map by_id;   /* id -> index + 1 */

@@ -10,6 +10,12 @@ void live_restored(struct live *l)
     l->may_lose = true;
 }
 
+void live_blinded(struct live *l)
+{
+    l->blinded |= !l->failed;
+    l->failed = true;
+}
+
 struct reading {
     struct live *l;
     struct store *s;
@@ -137,6 +143,8 @@ static void settle(struct live *l, struct live_chat *c)
 int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx)
 {
     struct reading r = {.l = l, .s = s, .ctx = ctx};
+    if (l->blinded)
+        return 0;
     struct store_load load = {.member = take_member, .arg = &r};
     each_chat(l, set_aside);
     map_clear(&l->cursors);

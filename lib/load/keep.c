@@ -95,6 +95,8 @@ static void forge(struct load_phone *p, struct msg_entry *e, uint32_t how)
 void keep_forge(struct load_phone *p, struct msg *m, struct msg_entry *room)
 {
     struct load *l = p->load;
+    l->recovery.forged_unanswered += p->forged;
+    p->forged = 0;
     uint32_t share = l->populations_cfg[p->population].forge_ppm, n = m->entries_n;
     memcpy(room, m->entries, n * sizeof *room);
     m->entries = room;
@@ -105,6 +107,7 @@ void keep_forge(struct load_phone *p, struct msg *m, struct msg_entry *room)
         *e = room[i];
         forge(p, e, (uint32_t)rng_below(&p->rng, 4));
         l->recovery.forged++;
+        p->forged++;
     }
     l->recovery.offered += n;
 }
@@ -139,6 +142,7 @@ void keep_effect(struct load_phone *p, const struct client_effect *e)
         r->unconfirmed++;
         break;
     case CLIENT_OFFERED:
+        p->forged = 0;
         r->ok += e->m->ok;
         r->refused += e->m->refused_n;
         for (uint32_t i = 0; i < e->m->refused_n; i++)
@@ -161,4 +165,6 @@ void keep_effect(struct load_phone *p, const struct client_effect *e)
 void load_recovery(const struct load *l, struct load_recovery *out)
 {
     *out = l->recovery;
+    for (uint32_t i = 0; i < l->phones_n; i++)
+        out->forged_unanswered += l->phones[i].forged;
 }

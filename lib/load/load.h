@@ -141,7 +141,8 @@ int load_result(const struct load *l, struct err_ctx *ctx);
 /* What phones offered after a restore, and what became of it. */
 struct load_recovery {
     uint64_t notices, unconfirmed, offered, forged, ok, refused, forged_refused;
-    uint64_t discarded, asked, marked, said_yes;
+    uint64_t discarded, asked, marked, said_yes, came_back;
+    uint64_t forged_unanswered; /* their offer was never answered: the connection ended */
 };
 void load_recovery(const struct load *l, struct load_recovery *out);
 

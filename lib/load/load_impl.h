@@ -65,7 +65,7 @@ struct load_phone {
     struct map *shown;             /* ids shown since the storage was lost; NULL: it never was */
     uint64_t acked;                /* last sample of what TCP has acknowledged */
     uint64_t acked_seen, acked_ns; /* when it last moved */
-    uint32_t chats_n, unticked_n, awake_place;
+    uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;
     bool background, offline, cut_next, was_ready, held; /* held: frozen by the script */

@@ -357,6 +357,7 @@ static void on_surface(struct load_phone *p, const struct msg *m)
     /* what comes back from an earlier epoch comes late by the rules */
     if (seen == LEDGER_FIRST && m->seq < ms->top && m->epoch == ms->epoch)
         l->ledger.counts[p->population].reordered++;
+    l->recovery.came_back += m->seq < ms->top && m->epoch != ms->epoch;
     if (m->seq > ms->top) {
         ms->top = m->seq;
         ms->epoch = m->epoch;

@@ -93,6 +93,20 @@ static void one_population(const struct load *l, uint32_t i, struct buf *out)
     buf_char(out, '}');
 }
 
+static void recovery_json(const struct load *l, struct buf *out)
+{
+    struct load_recovery r;
+    load_recovery(l, &r);
+    buf_printf(out,
+               ",\"recovery\":{\"notices\":%" PRIu64 ",\"unconfirmed\":%" PRIu64 ",\"offered\":%" PRIu64
+               ",\"ok\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"forged\":%" PRIu64
+               ",\"forged_refused\":%" PRIu64 ",\"forged_unanswered\":%" PRIu64 ",\"came_back\":%" PRIu64
+               ",\"discarded\":%" PRIu64 ",\"asked\":%" PRIu64 ",\"said_yes\":%" PRIu64 ",\"marked\":%" PRIu64
+               "}",
+               r.notices, r.unconfirmed, r.offered, r.ok, r.refused, r.forged, r.forged_refused,
+               r.forged_unanswered, r.came_back, r.discarded, r.asked, r.said_yes, r.marked);
+}
+
 void load_report_json(const struct load *l, struct buf *out)
 {
     const char *doubt = load_doubt(l);
@@ -114,6 +128,8 @@ void load_report_json(const struct load *l, struct buf *out)
                ",\"chats_remade\":%" PRIu64 ",\"ticks_unwatched\":%" PRIu64 "}",
                l->connects, l->kills, l->network_changes, l->storage_losses, l->shown_unsent, l->undecodable,
                l->chats_remade, l->ticks_unwatched);
+    if (l->cfg.keep_copies)
+        recovery_json(l, out);
     buf_printf(out, ",\"seed\":%" PRIu64 ",\"drained\":%s,\"interrupted\":%s,\"inconclusive\":", l->cfg.seed,
                l->drained ? "true" : "false", l->interrupted ? "true" : "false");
     if (doubt)

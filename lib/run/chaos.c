@@ -43,6 +43,12 @@ static int check_machine(struct chaos *c, struct err_ctx *ctx)
     if (c->config->capture && !c->linked)
         return err_set(ctx, ERR_USAGE, "%s: no population has a link, so there is nothing to capture",
                        c->s.path);
+    for (uint32_t i = 0; i < c->s.faults_n; i++)
+        if (c->s.faults[i].what == FAULT_RESTORE && c->s.faults[i].duration)
+            return err_set(
+                ctx, ERR_UNSUPPORTED,
+                "%s: faults.%s: `for` exists in the simulated world only; make a backup by a fault `backup`",
+                c->s.path, c->s.faults[i].name);
     c->addr = c->linked ? NETEM_FAR_ADDR : LOOPBACK;
     if (c->linked && geteuid() != 0)
         return err_set(ctx, ERR_PERM,

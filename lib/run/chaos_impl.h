@@ -46,6 +46,8 @@ struct chaos {
     FILE *load_log;
     uint64_t began, t0, ended; /* start of the run, of the load, and when the generator was done */
     uint64_t progress_at;
+    uint32_t backups;
+    bool damage_named; /* `verify` found what was damaged */
     struct trace *trace;
     struct trace_writer *tw;
     char doubt[256], note[256];
@@ -60,6 +62,14 @@ int chaos_server_start(struct chaos *c, struct err_ctx *ctx);
 int chaos_server_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
 int chaos_server_kill(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
 void chaos_server_stop(struct chaos *c);
+
+/* It was killed and reaped. */
+void chaos_server_gone(struct chaos *c);
+
+/* chaos_store.c */
+int chaos_backup(struct chaos *c, struct err_ctx *ctx);
+int chaos_corrupt(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
+int chaos_restore(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
 
 /* chaos_link.c */
 int chaos_links_start(struct chaos *c, struct err_ctx *ctx);

@@ -194,6 +194,12 @@ static void settle(struct chaos_server *s)
     s->commits = s->messages = 0;
 }
 
+void chaos_server_gone(struct chaos *c)
+{
+    sample_metrics(c);
+    settle(&c->server);
+}
+
 int chaos_server_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx)
 {
     struct chaos_server *s = &c->server;

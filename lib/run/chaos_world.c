@@ -128,6 +128,12 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     case FAULT_DETACH:
     case FAULT_TOXIC:
         return chaos_link_fault(c, index, ctx);
+    case FAULT_BACKUP:
+        return chaos_backup(c, ctx);
+    case FAULT_CORRUPT:
+        return chaos_corrupt(c, f, ctx);
+    case FAULT_RESTORE:
+        return chaos_restore(c, f, ctx);
     default: /* the phones' own, and those that check_machine refused */
         break;
     }

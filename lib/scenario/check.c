@@ -193,6 +193,29 @@ static int check_load(struct place *at, struct scenario *s)
     return 0;
 }
 
+static bool one_of(const char *word, const char *const *list)
+{
+    while (*list && strcmp(*list, word) != 0)
+        list++;
+    return *list != NULL;
+}
+
+static int check_store_fault(struct place *at, const struct scenario *s, const struct scenario_fault *f)
+{
+    static const char *const ways[] = {"", "restore", "cp", "blind", "sudden", NULL};
+    static const char *const damages[] = {"truncate", "flip", "missing-sst", "torn-wal", NULL};
+    bool backed = f->duration != 0;
+    for (const struct scenario_fault *other = s->faults; other < f; other++)
+        backed |= other->what == FAULT_BACKUP && other->at < f->at;
+    if (f->what == FAULT_RESTORE && !one_of(f->set, ways))
+        return scenario_error(at, ERR_INVALID, "set: must be restore, cp, blind or sudden");
+    if (f->what == FAULT_RESTORE && !backed)
+        return scenario_error(at, ERR_INVALID, "restore needs a backup before it, or the key for");
+    if (f->what == FAULT_CORRUPT && !one_of(f->set, damages))
+        return scenario_error(at, ERR_INVALID, "set: must be truncate, flip, missing-sst or torn-wal");
+    return 0;
+}
+
 static int check_fault(struct place *at, const struct scenario *s, struct scenario_fault *f)
 {
     if (f->at >= s->duration)
@@ -235,12 +258,14 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
     case FAULT_RESTORE:
     case FAULT_DISK_FULL:
     case FAULT_SYNC_FAILS:
+    case FAULT_BACKUP:
+    case FAULT_CORRUPT:
         if (!f->target[0])
             memcpy(f->target, "server", sizeof "server");
         if (strcmp(f->target, "server") != 0)
             return scenario_error(at, ERR_INVALID, "must be \"server\"");
     }
-    return 0;
+    return check_store_fault(at, s, f);
 }
 
 static int check_faults(struct place *at, struct scenario *s)

@@ -121,6 +121,26 @@ static void read_population(struct evidence *e, const json_t *o, const struct sc
     read_health(e, o, from->name, p->doubt, sizeof p->doubt);
 }
 
+/* What phones offered after a restore. */
+static void read_recovery(const json_t *o, struct judge_facts *facts)
+{
+    static const struct {
+        const char *key;
+        int metric;
+    } keys[] = {{"offered", METRIC_COPIES_OFFERED}, {"ok", METRIC_COPIES_KNOWN},
+                {"came_back", METRIC_CAME_BACK},    {"forged", METRIC_FORGED},
+                {"asked", METRIC_ASKED_AGAIN},      {"marked", METRIC_MARKED},
+                {"discarded", METRIC_DISCARDED},    {"notices", METRIC_NOTICES}};
+    if (!o)
+        return;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        judge_set(&facts->run, keys[i].metric, json_number_value(json_object_get(o, keys[i].key)));
+    judge_set(&facts->run, METRIC_FORGED_ACCEPTED,
+              json_number_value(json_object_get(o, "forged")) -
+                  json_number_value(json_object_get(o, "forged_refused")) -
+                  json_number_value(json_object_get(o, "forged_unanswered")));
+}
+
 int evidence_load(struct evidence *e, struct judge_facts *facts, struct err_ctx *ctx)
 {
     char path[600], sentence[200];
@@ -134,6 +154,7 @@ int evidence_load(struct evidence *e, struct judge_facts *facts, struct err_ctx 
     for (uint32_t i = 0; i < e->s->load_n; i++)
         read_population(e, json_object_get(load, e->s->load[i].name), &e->s->load[i], facts);
     read_health(e, o, "", sentence, sizeof sentence);
+    read_recovery(json_object_get(o, "recovery"), facts);
     json_decref(o);
     return 0;
 }

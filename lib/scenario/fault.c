@@ -5,9 +5,10 @@
 #include "scenario/scenario_impl.h"
 #include "util/units.h"
 
-static const char *const names[] = {
-    "kill-socket", "kill-server", "blackout",  "network-change", "link",       "detach",       "toxic",
-    "power-cut",   "restore",     "disk-full", "sync-fails",     "clock-jump", "remove-member"};
+static const char *const names[] = {"kill-socket",   "kill-server", "blackout",   "network-change",
+                                    "link",          "detach",      "toxic",      "power-cut",
+                                    "restore",       "disk-full",   "sync-fails", "clock-jump",
+                                    "remove-member", "backup",      "corrupt"};
 _Static_assert(sizeof names / sizeof *names == FAULT_DO_COUNT, "each fault has its name");
 
 const char *fault_name(enum fault_do what)
@@ -17,7 +18,7 @@ const char *fault_name(enum fault_do what)
 
 bool fault_only_simulated(enum fault_do what)
 {
-    return what >= FAULT_POWER_CUT;
+    return what >= FAULT_POWER_CUT && what < FAULT_BACKUP && what != FAULT_RESTORE;
 }
 
 bool fault_by_name(enum fault_do *what, const char *name)
@@ -70,7 +71,15 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
         snprintf(out, size, "%s, again after %s", names[f->what], span);
         break;
     case FAULT_RESTORE:
-        snprintf(out, size, "the store is put back by %s", span);
+        snprintf(out, size, "the store is put back to %s%s%s%s",
+                 f->duration ? "what it was before " : "its backup", f->duration ? span : "",
+                 f->set[0] ? ", " : "", f->set);
+        break;
+    case FAULT_BACKUP:
+        snprintf(out, size, "a backup is made");
+        break;
+    case FAULT_CORRUPT:
+        snprintf(out, size, "the store is damaged (%s)", f->set);
         break;
     case FAULT_DISK_FULL:
         snprintf(out, size, "disk full for %s", span);

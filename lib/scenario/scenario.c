@@ -123,7 +123,7 @@ static int read_do(struct place *at, void *out, const json_t *v)
     return scenario_error(
         at, ERR_INVALID,
         "must be one of kill-socket, kill-server, blackout, network-change, link, detach, toxic, "
-        "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member");
+        "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member, backup, corrupt");
 }
 
 static int read_when(struct place *at, void *out, const json_t *v)
@@ -173,7 +173,7 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
                 {"restart", 1u << FAULT_KILL_SERVER | 1u << FAULT_POWER_CUT | 1u << FAULT_RESTORE |
                                 1u << FAULT_SYNC_FAILS},
                 {"by", 1u << FAULT_CLOCK_JUMP},
-                {"set", 1u << FAULT_LINK | 1u << FAULT_TOXIC},
+                {"set", 1u << FAULT_LINK | 1u << FAULT_TOXIC | 1u << FAULT_RESTORE | 1u << FAULT_CORRUPT},
                 {"for", 1u << FAULT_TOXIC | 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH |
                             1u << FAULT_RESTORE | 1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -181,13 +181,12 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
             return scenario_error(at, ERR_INVALID, "%s means nothing for %s", keys[i].key,
                                   fault_name(f->what));
     }
-    bool lasts = f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_RESTORE ||
-                 f->what == FAULT_DISK_FULL;
+    bool lasts = f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_DISK_FULL;
     if (f->what == FAULT_CLOCK_JUMP && !f->by)
         return scenario_error(at, ERR_INVALID, "clock-jump lacks the key by");
     if (lasts && !f->duration)
         return scenario_error(at, ERR_INVALID, "%s lacks the key for", fault_name(f->what));
-    if ((f->what == FAULT_LINK || f->what == FAULT_TOXIC) && !f->set[0])
+    if ((f->what == FAULT_LINK || f->what == FAULT_TOXIC || f->what == FAULT_CORRUPT) && !f->set[0])
         return scenario_error(at, ERR_INVALID, "%s lacks the key set", fault_name(f->what));
     return 0;
 }

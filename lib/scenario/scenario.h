@@ -78,14 +78,21 @@ enum fault_do {
     FAULT_DETACH, /* phones leave the network and come back: queues and NAT mappings are gone, addresses stay
                    */
     /* those from here on exist in the simulated world only (fault_only_simulated) */
-    FAULT_TOXIC,         /* what the chaos proxy does to streams: "set" is its SPEC (netem/proxy/toxic.h) */
-    FAULT_POWER_CUT,     /* the server's machine is off: what was not synced is gone, in parts */
-    FAULT_RESTORE,       /* its store is put back to what it was `for` ago, behind its back */
-    FAULT_DISK_FULL,     /* for a while nothing can be written */
-    FAULT_SYNC_FAILS,    /* the next write fails, nobody knows with what result: the process ends */
-    FAULT_CLOCK_JUMP,    /* wall clock of "server" or "phones", `by` */
+    FAULT_TOXIC,      /* what the chaos proxy does to streams: "set" is its SPEC (netem/proxy/toxic.h) */
+    FAULT_POWER_CUT,  /* the server's machine is off: what was not synced is gone, in parts */
+    FAULT_RESTORE,    /* its store is put back: to the last backup, or (simulated only) to what it was `for`
+                         ago. `set`: restore (default; by chatd-server restore), cp (the folder by hand),
+                         blind (KEYS/mark goes back with it), sudden (the server is killed, its mark up to a
+                         second old) */
+    FAULT_DISK_FULL,  /* for a while nothing can be written */
+    FAULT_SYNC_FAILS, /* the next write fails, nobody knows with what result: the process ends */
+    FAULT_CLOCK_JUMP, /* wall clock of "server" or "phones", `by` */
     FAULT_REMOVE_MEMBER, /* in a share of a population's chats somebody is removed, and invited back after
                             `for` */
+    /* in both worlds again */
+    FAULT_BACKUP,  /* a backup is made, beside the running server */
+    FAULT_CORRUPT, /* the server dies and its store is damaged, `set`: truncate, flip, missing-sst, torn-wal.
+                      In the simulated world the store is gone, however. A restore follows */
     FAULT_DO_COUNT
 };
 

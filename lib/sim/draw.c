@@ -225,7 +225,7 @@ static void draw_faults(struct draw *d)
     enum fault_do on[FAULT_DO_COUNT] = {0};
     uint32_t kinds = 0, wanted = (uint32_t)between(d, 0, FAULTS_MAX);
     for (int k = 0; k < FAULT_DO_COUNT; k++)
-        if (k != FAULT_TOXIC && coin(d, k == FAULT_RESTORE ? 15 : 40))
+        if (k != FAULT_TOXIC && k < FAULT_BACKUP && coin(d, k == FAULT_RESTORE ? 15 : 40))
             on[kinds++] = (enum fault_do)k;
     for (uint32_t i = 0; i < wanted && kinds; i++) {
         struct scenario_fault *f = &s->faults[s->faults_n];

@@ -1,5 +1,6 @@
 /* What happens to links, server, disk, clocks and members, at its time. */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -102,9 +103,49 @@ void faults_begin(struct sim *s)
 {
     for (uint32_t i = 0; i < s->s->faults_n; i++) {
         const struct scenario_fault *f = &s->s->faults[i];
-        if (f->what == FAULT_RESTORE)
+        if (f->what == FAULT_RESTORE && f->duration)
             sim_plan(s, s->t0_ns + (f->at > f->duration ? f->at - f->duration : 0), SIM_IMAGE, NULL, i);
     }
+}
+
+static void keep_mark(const struct sim *s, char out[512])
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/mark", s->server.keys_dir);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(out, 1, 511, f) : 0;
+    out[n] = 0;
+    if (f)
+        fclose(f);
+}
+
+static void put_mark(const struct sim *s, const char *text)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/mark", s->server.keys_dir);
+    FILE *f = *text ? fopen(path, "we") : NULL;
+    if (!f)
+        return;
+    fputs(text, f);
+    fclose(f);
+}
+
+static void backup(struct sim *s)
+{
+    struct kv *copy;
+    if (kv_mem_copy(&copy, s->server.kv, NULL))
+        return;
+    if (s->backup)
+        s->backup->ops->close(s->backup);
+    s->backup = copy;
+    keep_mark(s, s->mark[1]);
+}
+
+/* Whatever the damage, a server that refuses its store is down until somebody puts another one there. */
+static void corrupt(struct sim *s)
+{
+    server_kill(s, SIGKILL, 0);
+    s->server.broken = true;
 }
 
 void faults_image(struct sim *s, uint32_t index)
@@ -113,11 +154,14 @@ void faults_image(struct sim *s, uint32_t index)
     if (s->image[index] || kv_mem_copy(&copy, s->server.kv, NULL))
         return;
     s->image[index] = copy;
+    keep_mark(s, s->mark[0]);
     watch_note(s, "image of the store taken", 0);
 }
 
 void faults_release(struct sim *s)
 {
+    if (s->backup)
+        s->backup->ops->close(s->backup);
     for (uint32_t i = 0; i < SCENARIO_FAULTS_MAX; i++)
         if (s->image[i])
             s->image[i]->ops->close(s->image[i]);
@@ -126,15 +170,25 @@ void faults_release(struct sim *s)
 static void restore(struct sim *s, uint32_t index)
 {
     const struct scenario_fault *f = &s->s->faults[index];
-    if (!s->image[index] || !s->server.up)
+    struct kv *image = s->image[index];
+    uint64_t again = s->now_ns + (f->restart ? f->restart : NS_PER_S);
+    if ((!s->server.up && !s->server.broken) || (!image && !s->backup))
+        return;
+    if (!image && kv_mem_copy(&image, s->backup, NULL))
         return;
     /* Stopped by its operator first: a server that dies leaves a mark up to a second old, and what it
-     * committed after that can be taken away unseen. */
-    server_stop(s, s->now_ns + (f->restart ? f->restart : NS_PER_S));
+     * committed after that can be taken away unseen by the mark. */
+    s->server.broken = false;
+    if (strcmp(f->set, "sudden") == 0 || !s->server.up)
+        server_kill(s, SIGKILL, again);
+    else
+        server_stop(s, again);
     s->server.kv->ops->close(s->server.kv);
-    s->server.kv = s->image[index];
+    s->server.kv = image;
+    if (strcmp(f->set, "blind") == 0)
+        put_mark(s, s->mark[!s->image[index]]);
     s->image[index] = NULL;
-    watch_restored(s);
+    watch_restored(s, strcmp(f->set, "blind") == 0);
 }
 
 /* ---- all of them ---- */
@@ -172,6 +226,12 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
         break;
     case FAULT_REMOVE_MEMBER:
         members_remove(s, index);
+        break;
+    case FAULT_BACKUP:
+        backup(s);
+        break;
+    case FAULT_CORRUPT:
+        corrupt(s);
         break;
     case FAULT_TOXIC: /* faults_check refused it */
     case FAULT_DO_COUNT:

@@ -50,7 +50,7 @@ static int make_keys_dir(struct sim *s, struct err_ctx *ctx)
     struct sim_server *v = &s->server;
     bool wanted = false;
     for (uint32_t i = 0; i < s->s->faults_n; i++)
-        wanted |= s->s->faults[i].what == FAULT_RESTORE;
+        wanted |= s->s->faults[i].what == FAULT_RESTORE || s->s->faults[i].what == FAULT_CORRUPT;
     for (size_t i = 0; wanted && i < 2; i++) {
         snprintf(v->keys_dir, sizeof v->keys_dir, "%s/chat-sim-XXXXXX", bases[i]);
         if (mkdtemp(v->keys_dir))
@@ -78,7 +78,7 @@ int server_start(struct sim *s, struct err_ctx *ctx)
     struct store_config sc = {.now_us = sim_now(s, s->server_skew_us).wall_us,
                               .random = random,
                               .keys_dir = v->keys_dir[0] ? v->keys_dir : NULL};
-    if (v->up)
+    if (v->up || v->broken)
         return 0;
     int rc = store_open_on(&v->store, v->kv, &sc, ctx);
     if (rc)

@@ -106,7 +106,8 @@ struct sim_server {
     struct store *store;
     struct node *node;
     bool up, stopped, draining, closing, unmarked;
-    bool dark; /* the whole machine is off */
+    bool dark;   /* the whole machine is off */
+    bool broken; /* its store is damaged: it does not start */
     uint32_t incarnation, conns;
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
     bool armed;        /* the disk was told to fail */
@@ -156,7 +157,8 @@ struct sim {
     bool converged;
     /* faults.c, members.c */
     uint64_t link_faults; /* those that last, a bit each */
-    struct kv *image[SCENARIO_FAULTS_MAX];
+    struct kv *image[SCENARIO_FAULTS_MAX], *backup;
+    char mark[2][512]; /* KEYS/mark as it was with the image, and with the backup; "": was not */
     struct sim_change *changes;
     /* watch.c */
     struct live *live;

@@ -101,10 +101,12 @@ int watch_opened(struct sim *s, struct err_ctx *ctx)
     return live_reopened(s->live, s->server.store, ctx);
 }
 
-void watch_restored(struct sim *s)
+void watch_restored(struct sim *s, bool blind)
 {
     watch_note(s, "store restored", 0);
     live_restored(s->live);
+    if (blind)
+        live_blinded(s->live);
 }
 
 /* ---- the phones ---- */

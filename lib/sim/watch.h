@@ -14,7 +14,7 @@ void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_
 void watch_committed(struct sim *s, const struct store_batch *b);
 /* The server has opened its store. */
 int watch_opened(struct sim *s, struct err_ctx *ctx);
-void watch_restored(struct sim *s);
+void watch_restored(struct sim *s, bool blind);
 /* From lib/load: what a phone's client did, before it is carried out; and that it lost its storage. */
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e);
 void watch_forgot(void *arg, uint64_t user, uint32_t device);

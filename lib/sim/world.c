@@ -79,7 +79,8 @@ static int heal(struct world *w, struct err_ctx *ctx)
 static bool ledger_is_blind(const struct sim *s)
 {
     for (uint32_t i = 0; i < s->s->faults_n; i++)
-        if (s->s->faults[i].what == FAULT_REMOVE_MEMBER || s->s->faults[i].what == FAULT_RESTORE)
+        if (s->s->faults[i].what == FAULT_REMOVE_MEMBER ||
+            (s->s->faults[i].what == FAULT_RESTORE && strcmp(s->s->faults[i].set, "blind") != 0))
             return true;
     return false;
 }
