@@ -105,6 +105,7 @@ static int from_scenario(struct flood_config *c, const char **link, struct scena
                                .churn_per_1000s = p->flood.churn_per_1000s,
                                .mass_ppm = p->flood.mass_ppm,
                                .ramp_ns = p->flood.ramp,
+                               .settle_ns = p->flood.settle,
                                .setup_ns = p->flood.setup,
                                .for_ns = s->duration,
                                .dark_ns = p->flood.dark,
@@ -134,6 +135,8 @@ int flood_command(const struct opt_set *o, int *status, struct err_ctx *err)
     struct loadgen_config at = {0};
     struct flood_run_config c = {.keys_dir = opt_string(o, "keys"),
                                  .store_url = opt_string(o, "store"),
+                                 .trace_dir = opt_string(o, "trace"),
+                                 .trace_sample = narrow(opt_u64(o, "trace-sample")),
                                  .progress = opt_verbosity(o) >= 0 && isatty(2)};
     const char *link = NULL;
     int rc = 0;

@@ -59,7 +59,7 @@ static void print_causes(const struct trace_summary *s)
                causes[i].reason ? reason_text(causes[i].reason) : "-", (unsigned long long)causes[i].count);
 }
 
-static void print_connections(const struct trace_summary *s)
+static void print_connections(const struct trace_summary *s, uint32_t sample)
 {
     double wifi = trace_disconnects_per_hour(s, NET_WIFI);
     printf("\n%-12s %14s %18s %10s %12s %12s\n", "network", "disconnects", "per connected hour", "to wifi",
@@ -76,6 +76,8 @@ static void print_connections(const struct trace_summary *s)
                (unsigned long long)s->disconnects[net], rate, ratio,
                h ? (double)hist_quantile(h, 5000) / 1e6 : 0, h ? (double)hist_quantile(h, 9900) / 1e6 : 0);
     }
+    if (sample > 1)
+        printf("\na sample: one user in %u was traced, in blocks of %u neighbours\n", sample, TRACE_BLOCK);
     printf("\nsent again by hand %llu; duplicates that a person saw %llu; records %llu, dropped %llu, "
            "missing %llu\n",
            (unsigned long long)s->resends, (unsigned long long)s->duplicates_seen,
@@ -171,7 +173,7 @@ int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status,
             print_hops(&s);
             print_verdicts(&s);
             print_causes(&s);
-            print_connections(&s);
+            print_connections(&s, r->sample);
         }
         *status = tool_status(&s);
     }

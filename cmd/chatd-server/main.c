@@ -98,6 +98,7 @@ static int serve(struct err_ctx *err)
     c.listen = opt_string(set, "listen");
     c.keys_dir = opt_string(set, "keys");
     c.trace_dir = opt_string(set, "trace");
+    c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
     c.drain_ns = opt_u64(set, "drain-timeout");

@@ -120,16 +120,18 @@ struct client {
     uint32_t device;
     uint8_t state, tries; /* tries: reconnects since the last stable connection */
     bool background, offline, rebuild, since_wanted, since_flying, no_return;
-    bool no_sync;            /* this server serves none: holes are passed over */
-    uint16_t syncs;          /* chats with a sync in flight */
-    uint32_t in_flight;      /* outbox entries sent and unanswered on this connection */
-    int64_t clock_offset_us; /* server's clock minus ours, from welcome */
-    uint64_t epoch;          /* the server's current one */
-    uint64_t heard_us;       /* own wall clock of the last frame */
-    uint64_t last_ts_us;     /* server's time of the last message */
+    bool no_sync;       /* this server serves none: holes are passed over */
+    uint16_t syncs;     /* chats with a sync in flight */
+    uint32_t in_flight; /* outbox entries sent and unanswered on this connection */
+    /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats. They stand
+     * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
+    uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
-    /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats */
-    uint64_t timer_ns, reconnect_ns, ready_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
+    uint64_t ready_ns;
+    int64_t clock_offset_us;        /* server's clock minus ours, from welcome */
+    uint64_t epoch;                 /* the server's current one */
+    uint64_t heard_us;              /* own wall clock of the last frame */
+    uint64_t last_ts_us;            /* server's time of the last message */
     struct client_chat *chats;      /* the busiest tend to be first */
     struct client_recover *recover; /* asks and ranges that are open; NULL: none */
     struct outbox outbox;

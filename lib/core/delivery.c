@@ -196,6 +196,16 @@ static uint64_t recipients(const struct chat *c, uint64_t sender)
     return n;
 }
 
+/* Positions and sessions lie anywhere in gigabytes: the next ones are fetched meanwhile. */
+#define AHEAD 12u
+
+static void fetch_session(const struct delivery *d, uint32_t sub)
+{
+    uint32_t session = registry_sub(d->registry, sub)->session;
+    slab_fetch(&d->registry->sessions, session);
+    __builtin_prefetch(session_clock(d->clocks, session), 1);
+}
+
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
 {
     /* hot path: no allocation besides the shared frames, no lock, no system call */
@@ -203,7 +213,7 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
     bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
     uint32_t from = (uint32_t)(origin >> 32);
     struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
-    if (d->io->trace && e->op == ENTRY_MESSAGE)
+    if (e->op == ENTRY_MESSAGE && trace_wants(d->io->trace, e->sender))
         trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
                                                        .chat = c->id,
                                                        .user = e->sender,
@@ -212,7 +222,15 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                                        .flags = only_path ? TRACE_FLAG_ONE_PUSH : 0});
     if (one_push && e->op == ENTRY_MESSAGE)
         count_missed(d, c, e);
+    for (uint32_t i = 0; i < c->subs_n && i < AHEAD; i++)
+        slab_fetch(&d->registry->subs, c->subs[i]);
+    for (uint32_t i = 0; i < c->subs_n && i < AHEAD / 2; i++)
+        fetch_session(d, c->subs[i]);
     for (uint32_t i = 0; i < c->subs_n; i++) {
+        if (i + AHEAD < c->subs_n)
+            slab_fetch(&d->registry->subs, c->subs[i + AHEAD]);
+        if (i + AHEAD / 2 < c->subs_n)
+            fetch_session(d, c->subs[i + AHEAD / 2]);
         struct sub *sub = registry_sub(d->registry, c->subs[i]);
         if (!sub->live || sub->pushed >= e->seq)
             continue;
@@ -489,12 +507,13 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
     sub->acked = seq;
     d->counters->acks++;
     note_cursor(d, sub);
-    trace_lane_emit(d->io->trace, &s->lane,
-                    &(struct trace_event){.chat = c->id,
-                                          .user = session_user(d->registry, s)->id,
-                                          .device = s->device,
-                                          .arg = seq,
-                                          .hop = HOP_SERVER_DELIVERED});
+    if (d->io->trace && !s->lane.quiet)
+        trace_lane_emit(d->io->trace, &s->lane,
+                        &(struct trace_event){.chat = c->id,
+                                              .user = session_user(d->registry, s)->id,
+                                              .device = s->device,
+                                              .arg = seq,
+                                              .hop = HOP_SERVER_DELIVERED});
     *unacked_ms(d, sub->session) = anything_unacked(d, s) ? clock_ms(d->io->now.mono_ns) : 0;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/session.h"
+#include "util/huge.h"
 #include "util/map.h"
 
 void registry_init(struct registry *r, uint64_t seed)
@@ -64,6 +65,7 @@ static int make_room(struct id_index *x, const struct slab *p)
     more.at = calloc(more.cap, sizeof *more.at);
     if (!more.at)
         return ERR_NOMEM;
+    huge_hint(more.at, more.cap * sizeof *more.at);
     for (uint32_t i = 0; i < x->cap; i++)
         if (x->at[i])
             *place(&more, p, *(const uint64_t *)slab_at(p, x->at[i])) = x->at[i];

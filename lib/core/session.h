@@ -45,7 +45,9 @@ struct session {
 };
 _Static_assert(sizeof(struct session) == 56, "ten million of them");
 
-/* Milliseconds of the monotonic clock, modulo 2^32; 0: not running. */
+/* Milliseconds of the monotonic clock, modulo 2^32; 0: not running. Before hello unacked_ms is
+ * CLOCK_GREETING: a heartbeat then says nothing. */
+#define CLOCK_GREETING UINT32_MAX
 struct session_clock {
     uint32_t heard_ms, unacked_ms;
 };
@@ -62,7 +64,7 @@ struct session_clocks {
 static inline uint32_t clock_ms(uint64_t mono_ns)
 {
     uint32_t ms = (uint32_t)(mono_ns / NS_PER_MS);
-    return ms ? ms : 1;
+    return ms && ms != CLOCK_GREETING ? ms : 1;
 }
 static inline struct session_clock *session_clock(const struct session_clocks *c, uint32_t number)
 {

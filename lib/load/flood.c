@@ -11,6 +11,7 @@
 /* Phones on their way in at one time: with more than the server greets in the 10 s that a client waits, all
  * would give up and begin anew, for ever. */
 #define GREETING_MAX    100000u
+#define CREATE_STEP     4000u /* chats looked at per tick */
 #define CREATE_AGAIN_MS 5000u
 #define LINGER_NS       (300 * NS_PER_MS)
 
@@ -62,8 +63,8 @@ static void ask_for_chat(struct flood *f, uint32_t c)
     static uint64_t users[PROTO_USERS_MAX];
     struct flood_chat *chat = &f->chats[c];
     uint32_t n = flood_chat_size(f, c), now = flood_ms(f);
-    if (chat->ready || !f->phones[chat->first].was_ready ||
-        (chat->asked_ms && now - chat->asked_ms < CREATE_AGAIN_MS))
+    if (chat->ready || (chat->asked_ms && now - chat->asked_ms < CREATE_AGAIN_MS) ||
+        !f->phones[chat->first].was_ready)
         return;
     f->creating += !chat->asked_ms;
     chat->asked_ms = now;
@@ -86,19 +87,14 @@ void flood_on_create(struct flood *f, uint64_t number, bool ready)
     f->creating -= f->chats[c].asked_ms != 0;
 }
 
-/* Round and round, until all are made. */
+/* Round and round, until all are made; when everybody is there, so that neither slows the other down. */
 static void create_some(struct flood *f)
 {
-    if (f->chats_ready == f->chats_n)
+    if (!f->ramp_done_ns || f->chats_ready == f->chats_n)
         return;
-    for (uint32_t k = 0; k < STEP_AT_ONCE && f->creating < CREATES_MAX; k++) {
-        ask_for_chat(f, f->create_next);
-        f->create_next = (f->create_next + 1) % f->chats_n;
-    }
-    if (f->creating < CREATES_MAX)
-        return;
-    for (uint32_t k = 0; k < STEP_AT_ONCE; k++) { /* only those that were asked for and not answered */
-        if (f->chats[f->create_next].asked_ms)
+    for (uint32_t k = 0; k < CREATE_STEP; k++) {
+        const struct flood_chat *c = &f->chats[f->create_next];
+        if (!c->ready && (c->asked_ms || f->creating < CREATES_MAX))
             ask_for_chat(f, f->create_next);
         f->create_next = (f->create_next + 1) % f->chats_n;
     }
@@ -107,7 +103,7 @@ static void create_some(struct flood *f)
 void flood_on_ready(struct flood *f, uint32_t i)
 {
     uint32_t c = f->phones[i].chat;
-    if (f->chats[c].first == i && f->creating < CREATES_MAX)
+    if (f->ramp_done_ns && f->chats[c].first == i && f->creating < CREATES_MAX)
         ask_for_chat(f, c);
 }
 
@@ -137,6 +133,7 @@ static int prepare(struct flood *f, struct err_ctx *ctx)
         p->chosen = true; /* `silent` when the plateau begins */
     }
     int rc = make_chats(f, ctx);
+    rc = rc ? rc : flood_trace_init(f, ctx);
     return rc ? rc : flood_links_init(f, ctx);
 }
 
@@ -181,6 +178,7 @@ void flood_free(struct flood *f)
         outbox_clear(&f->phones[i].client.outbox);
     client_pool_release(&f->pool);
     flood_links_release(f);
+    flood_trace_release(f);
     if (f->phones)
         munmap(f->phones, (size_t)f->cfg.phones * sizeof *f->phones);
     free(f->chats);
@@ -195,8 +193,10 @@ static void enter(struct flood *f, enum flood_phase phase)
     static const char *const names[] = {"idle", "setup", "load", "mass", "drain", "end"};
     f->phase = phase;
     f->phase_ns = f->io.now.mono_ns;
-    if (phase == FLOOD_END)
+    if (phase == FLOOD_END) {
         f->ended_ns = f->phase_ns;
+        flood_trace_end(f);
+    }
     if (f->cfg.world.phase)
         f->cfg.world.phase(f->cfg.world.arg, names[phase]);
 }
@@ -254,7 +254,9 @@ static void ramp(struct flood *f)
         flood_simple(f, f->started++, CLIENT_START);
     if (f->came == f->cfg.phones && !f->ramp_done_ns)
         f->ramp_done_ns = f->io.now.mono_ns;
-    if (f->ramp_done_ns && f->chats_ready == f->chats_n) {
+    if (f->ramp_done_ns && f->chats_ready == f->chats_n && !f->made_ns)
+        f->made_ns = f->io.now.mono_ns;
+    if (f->made_ns && f->io.now.mono_ns - f->made_ns >= f->cfg.settle_ns) {
         enter(f, FLOOD_PLATEAU);
         f->plateau_ns = f->next_send_ns = f->next_churn_ns = f->phase_ns;
         f->silent_since_ms = flood_ms(f);
@@ -346,17 +348,14 @@ static void mass(struct flood *f)
     }
     if (f->mass_next < f->mass_left || since < f->cfg.dark_ns)
         return;
-    uint32_t back = 0;
-    for (uint32_t i = 0, k = 0; i < f->mass_left && k < STEP_AT_ONCE; i++) {
-        struct flood_phone *p = &f->phones[i];
-        back += !p->dark;
-        if (!p->dark)
+    for (uint32_t k = 0; f->mass_back < f->mass_left && k < STEP_AT_ONCE; k++) {
+        uint32_t i = f->mass_back++;
+        if (!f->phones[i].dark)
             continue;
-        k++;
-        p->dark = false;
+        f->phones[i].dark = false;
         flood_simple(f, i, CLIENT_ONLINE);
     }
-    if (back < f->mass_left)
+    if (f->mass_back < f->mass_left)
         return;
     if (f->ready + f->cfg.silent == f->cfg.phones) {
         f->mass_done_ns = f->io.now.mono_ns - f->phase_ns - f->cfg.dark_ns;

@@ -4,11 +4,16 @@
  * FLOOD_PHONES_MAX with 400 bytes each: counts and order-independent sums of id hashes instead of a ledger,
  * chats by formula instead of lists, weather by cell instead of by phone. The timeline:
  *
- *   ramp     all connect, spread over ramp_ns, at most 100,000 under way; each chat is made by its first
- * member plateau  for for_ns: messages at `rate` from random phones (open loop: the time a message was meant
- * to be said stands in its body), heartbeats from all but `silent` planted phones, churn: sockets cut mass
- * mass_share of all phones lose their sockets at once, are dark for dark_ns, and come back drain    nobody
- * speaks; until every message is accepted and surfaced everywhere, or drain_ns
+ *   ramp     all connect, spread over ramp_ns, at most 100,000 under way; when all are there, the first
+ * member of each chat makes it settle   for settle_ns plateau  for for_ns: messages at `rate` from random
+ * phones (open loop: the time a message was meant to be said stands in its body), heartbeats from all but
+ * `silent` planted phones, churn: sockets cut mass     mass_share of all phones lose their sockets at once,
+ * are dark for dark_ns, and come back drain    nobody speaks; until every message is accepted and surfaced
+ * everywhere, or drain_ns
+ *
+ * The way of a message is measured in two parts: `served` from its coming out of the sender's link to its
+ * frame's going into the recipient's (sockets, queues, commit and fan-out), `links` is the rest of what the
+ * person waited.
  *
  * A phone's link: Gilbert-Elliott loss, delay and jitter of the profile are its own (TCP-like: what is lost
  * goes again after 200 ms, doubling, and holds up what is behind it); stalls, handovers and blackouts are
@@ -23,6 +28,7 @@
 
 #include "netem/profile.h"
 #include "store/store.h"
+#include "trace/trace.h"
 #include "util/buf.h"
 #include "util/clock.h"
 #include "util/err.h"
@@ -44,6 +50,8 @@ struct flood_world {
     /* Does the transport take more? Else the phones' time stands still, and counts as lag. */
     bool (*room)(void *arg);
     void (*phase)(void *arg, const char *name);
+    /* The 4-tuple of the session that was opened last. */
+    void (*flow)(void *arg, uint32_t phone, struct trace_flow *out);
     void *arg;
 };
 
@@ -52,10 +60,13 @@ struct flood_config {
     uint32_t phones, silent, chat_max, body_max;
     uint64_t rate_per_1000s, churn_per_1000s;
     uint32_t mass_ppm;
+    uint64_t settle_ns; /* between the last chat's making and the plateau: stores tidy up after so many */
     uint64_t ramp_ns, setup_ns, for_ns, dark_ns, drain_ns, lag_max_ns;
     uint64_t seed, first_chat, first_user; /* of a server that was flooded before: take fresh ones */
     uint32_t credit;                       /* of a fresh session */
     const struct netem_profile *link;      /* NULL: none, everything passes at once */
+    /* Phones whose users it wants leave records of all that lib/load's phones do; NULL: none. */
+    struct trace_writer *trace;
     struct flood_world world;
 };
 
@@ -71,6 +82,8 @@ void flood_fail(struct flood *f, int code, const char *text);
 void flood_interrupt(struct flood *f);
 int flood_result(const struct flood *f, struct err_ctx *ctx);
 
+/* Its frame comes soon: fetch the phone. */
+void flood_soon(const struct flood *f, uint32_t phone);
 /* A session received a frame; it is over (code as on the wire; 0: cut). */
 void flood_data(struct flood *f, uint32_t phone, const char *p, size_t n);
 void flood_closed(struct flood *f, uint32_t phone, int code);

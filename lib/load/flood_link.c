@@ -20,71 +20,163 @@ int flood_links_init(struct flood *f, struct err_ctx *ctx)
     f->cells = f->cfg.link ? calloc(FLOOD_CELLS, sizeof *f->cells) : NULL;
     if (!f->wheel || (f->cfg.link && !f->cells))
         return err_set(ctx, ERR_NOMEM, "out of memory");
-    for (uint32_t i = 0; i < WHEEL_SLOTS; i++)
-        f->wheel[i].last = &f->wheel[i].first;
     for (uint32_t i = 0; f->cells && i < FLOOD_CELLS; i++)
         link_init(&f->cells[i].link, f->cfg.link, f->cfg.seed + i, i, f->origin_ns);
     return 0;
 }
 
+static void blocks_free(struct flood_block *b, bool items)
+{
+    while (b) {
+        struct flood_block *next = b->next;
+        for (uint32_t i = 0; items && i < b->n; i++)
+            if (b->item[i]->class == ITEM_CLASSES)
+                free(b->item[i]);
+        free(b);
+        b = next;
+    }
+}
+
 void flood_links_release(struct flood *f)
 {
-    for (uint32_t i = 0; f->wheel && i < WHEEL_SLOTS; i++)
-        while (f->wheel[i].first) {
-            struct flood_item *next = f->wheel[i].first->next;
-            free(f->wheel[i].first);
-            f->wheel[i].first = next;
-        }
+    for (uint32_t i = 0; f->wheel && i < WHEEL_SLOTS; i++) {
+        blocks_free(f->wheel[i].items.first, true);
+        blocks_free(f->wheel[i].wakes.first, false);
+    }
+    blocks_free(f->blocks, false);
+    while (f->arena) {
+        char *before;
+        memcpy(&before, f->arena, sizeof before);
+        free(f->arena);
+        f->arena = before;
+    }
     free(f->wheel);
     free(f->cells);
 }
 
+/* ---- memory of what is on its way ---- */
+
+#define ARENA_BYTES (1u << 20)
+
+static struct flood_item *item_new(struct flood *f, size_t n)
+{
+    unsigned class = 0;
+    while (class < ITEM_CLASSES && (64u << class) < sizeof(struct flood_item) + n)
+        class ++;
+    size_t size = class < ITEM_CLASSES ? 64u << class : sizeof(struct flood_item) + n;
+    struct flood_item *item;
+    if (class == ITEM_CLASSES) {
+        item = malloc(size);
+    } else if (f->unused[class]) {
+        item = f->unused[class];
+        memcpy(&f->unused[class], item, sizeof(void *));
+    } else {
+        if (f->arena_left < size) {
+            char *arena = aligned_alloc(64, ARENA_BYTES);
+            if (!arena)
+                return NULL;
+            memcpy(arena, &f->arena, sizeof f->arena);
+            f->arena = arena;
+            f->arena_left = ARENA_BYTES - 64;
+        }
+        item = (struct flood_item *)(void *)(f->arena + ARENA_BYTES - f->arena_left);
+        f->arena_left -= size;
+    }
+    if (item)
+        item->class = (uint8_t) class;
+    return item;
+}
+
+static void item_free(struct flood *f, struct flood_item *item)
+{
+    unsigned class = item->class;
+    if (class == ITEM_CLASSES) {
+        free(item);
+        return;
+    }
+    memcpy(item, &f->unused[class], sizeof(void *));
+    f->unused[class] = item;
+}
+
 /* ---- the wheel ---- */
 
-static struct flood_slot *slot_of(struct flood *f, uint32_t at_ms)
+/* The block of a list that has room; a phone without its entry would sleep for ever. */
+static struct flood_block *room_in(struct flood *f, struct flood_list *l, uint32_t max)
+{
+    if (l->last && l->last->n < max)
+        return l->last;
+    struct flood_block *b = f->blocks;
+    if (b)
+        f->blocks = b->next;
+    else
+        b = malloc(sizeof *b);
+    BUG_ON(!b);
+    b->next = NULL;
+    b->n = 0;
+    if (l->last)
+        l->last->next = b;
+    else
+        l->first = b;
+    return l->last = b;
+}
+
+static struct flood_block *block_done(struct flood *f, struct flood_block *b)
+{
+    struct flood_block *next = b->next;
+    b->next = f->blocks;
+    f->blocks = b;
+    return next;
+}
+
+/* The time of the slot in which something of `at_ms` is served, or comes by on its way there. */
+static uint32_t slot_ms(const struct flood *f, uint32_t at_ms)
 {
     uint32_t first = f->done_ms + WHEEL_MS, last = f->done_ms + (WHEEL_SLOTS - 1) * WHEEL_MS;
     uint32_t at = at_ms < first ? first : at_ms > last ? last : at_ms;
-    return &f->wheel[at / WHEEL_MS % WHEEL_SLOTS];
+    return (at + WHEEL_MS - 1) / WHEEL_MS * WHEEL_MS;
 }
 
-static void unlink_phone(struct flood *f, struct flood_phone *p)
-{
-    if (p->wake_next)
-        f->phones[p->wake_next - 1].wake_prev = p->wake_prev;
-    if (p->wake_prev & 1u << 31) /* the slot's first */
-        f->wheel[p->wake_prev & ~(1u << 31)].phones = p->wake_next;
-    else
-        f->phones[p->wake_prev - 1].wake_next = p->wake_next;
-    p->wake_prev = p->wake_next = 0;
-}
-
-static void link_phone(struct flood *f, uint32_t i, struct flood_slot *slot)
-{
-    struct flood_phone *p = &f->phones[i];
-    p->wake_next = slot->phones;
-    p->wake_prev = 1u << 31 | (uint32_t)(slot - f->wheel);
-    if (slot->phones)
-        f->phones[slot->phones - 1].wake_prev = i + 1;
-    slot->phones = i + 1;
-}
-
+/* An entry is 4 bytes in a list, and stays until its slot is served: waking a phone later than its entry says
+ * costs nothing, and earlier (an acknowledgement before the next heartbeat) one more entry. The two soonest
+ * are remembered with the phone; what is found in a slot and is neither says nothing. */
 void flood_wake(struct flood *f, uint32_t i, uint32_t at_ms)
 {
     struct flood_phone *p = &f->phones[i];
-    if (p->wake_ms)
-        unlink_phone(f, p);
     p->wake_ms = at_ms;
-    if (at_ms)
-        link_phone(f, i, slot_of(f, at_ms));
+    if (!at_ms)
+        return;
+    uint32_t at = slot_ms(f, at_ms);
+    if (p->queued_ms[0] && p->queued_ms[0] <= at)
+        return;
+    struct flood_block *b = room_in(f, &f->wheel[at / WHEEL_MS % WHEEL_SLOTS].wakes, 254);
+    b->phone[b->n++] = i;
+    p->queued_ms[1] = p->queued_ms[0];
+    p->queued_ms[0] = at;
+}
+
+static void woken(struct flood *f, uint32_t i, uint32_t now_ms)
+{
+    struct flood_phone *p = &f->phones[i];
+    if (p->queued_ms[0] == now_ms) {
+        p->queued_ms[0] = p->queued_ms[1];
+        p->queued_ms[1] = 0;
+    } else if (p->queued_ms[1] == now_ms) {
+        p->queued_ms[1] = 0;
+    } else {
+        return;
+    }
+    if (p->wake_ms && p->wake_ms <= now_ms) {
+        p->wake_ms = 0;
+        flood_fire(f, i);
+    } else if (p->wake_ms) {
+        flood_wake(f, i, p->wake_ms);
+    }
 }
 
 static void put(struct flood *f, struct flood_item *item, uint32_t at_ms)
 {
-    struct flood_slot *slot = slot_of(f, at_ms);
-    item->next = NULL;
-    *slot->last = item;
-    slot->last = &item->next;
+    struct flood_block *b = room_in(f, &f->wheel[slot_ms(f, at_ms) / WHEEL_MS % WHEEL_SLOTS].items, 127);
+    b->item[b->n++] = item;
 }
 
 /* ---- the link ---- */
@@ -169,7 +261,8 @@ static void send_item(struct flood *f, struct flood_item *item)
     put(f, item, at ? at : again);
 }
 
-bool flood_offer(struct flood *f, uint32_t phone, enum flood_item_kind kind, const void *data, size_t n)
+bool flood_offer(struct flood *f, uint32_t phone, enum flood_item_kind kind, const void *data, size_t n,
+                 uint32_t mark)
 {
     struct flood_phone *p = &f->phones[phone];
     if (f->cfg.link && kind == ITEM_BEAT) { /* nearly all of them pass, and 35 ms don't matter to a beat */
@@ -179,10 +272,15 @@ bool flood_offer(struct flood *f, uint32_t phone, enum flood_item_kind kind, con
             return true;
         }
     }
-    struct flood_item *item = malloc(sizeof *item + n);
+    struct flood_item *item = item_new(f, n);
     if (!item)
         return false;
-    *item = (struct flood_item){.phone = phone, .len = (uint32_t)n, .kind = (uint8_t)kind, .era = p->era};
+    *item = (struct flood_item){.phone = phone,
+                                .len = (uint32_t)n,
+                                .mark = mark,
+                                .kind = (uint8_t)kind,
+                                .era = p->era,
+                                .class = item->class};
     if (n)
         memcpy(item->data, data, n);
     f->in_transit++;
@@ -205,7 +303,57 @@ static void serve(struct flood *f, struct flood_item *item)
     f->in_transit--;
     if (!stale)
         flood_arrived(f, item);
-    free(item);
+    item_free(f, item);
+}
+
+/* Phones lie anywhere in gigabytes: what comes next is fetched while the one before is served. */
+#define AHEAD 8u
+
+static void fetch_phone(const struct flood *f, uint32_t i, bool whole)
+{
+    const char *p = (const char *)&f->phones[i];
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + 64, 1);
+    __builtin_prefetch(p + 128, 1);
+    if (whole)
+        __builtin_prefetch(p + 192, 1);
+}
+
+void flood_soon(const struct flood *f, uint32_t i)
+{
+    fetch_phone(f, i, true);
+}
+
+/* What hangs on a phone that was fetched. */
+static void fetch_chat(const struct flood *f, uint32_t i)
+{
+    const char *chat = (const char *)f->phones[i].client.chats;
+    __builtin_prefetch(chat, 1);
+    __builtin_prefetch(chat + 64, 1);
+}
+
+static void serve_items(struct flood *f, struct flood_block *b)
+{
+    for (; b; b = block_done(f, b))
+        for (uint32_t k = 0; k < b->n; k++) {
+            if (k + 2 * AHEAD < b->n)
+                __builtin_prefetch(b->item[k + 2 * AHEAD]);
+            if (k + AHEAD < b->n)
+                fetch_phone(f, b->item[k + AHEAD]->phone, true);
+            if (k + AHEAD / 2 < b->n)
+                fetch_chat(f, b->item[k + AHEAD / 2]->phone);
+            serve(f, b->item[k]);
+        }
+}
+
+static void serve_wakes(struct flood *f, struct flood_block *b, uint32_t now_ms)
+{
+    for (; b; b = block_done(f, b))
+        for (uint32_t k = 0; k < b->n; k++) {
+            if (k + AHEAD < b->n)
+                fetch_phone(f, b->phone[k + AHEAD], false);
+            woken(f, b->phone[k], now_ms);
+        }
 }
 
 bool flood_turn(struct flood *f)
@@ -213,26 +361,10 @@ bool flood_turn(struct flood *f)
     uint32_t due = f->done_ms + WHEEL_MS, now = flood_ms(f);
     if (due > now)
         return false;
-    struct flood_slot *slot = &f->wheel[due / WHEEL_MS % WHEEL_SLOTS];
+    struct flood_slot *slot = &f->wheel[due / WHEEL_MS % WHEEL_SLOTS], taken = *slot;
     f->done_ms = due; /* what is put now goes to later slots */
-    struct flood_item *item = slot->first;
-    slot->first = NULL;
-    slot->last = &slot->first;
-    while (item) {
-        struct flood_item *next = item->next;
-        serve(f, item);
-        item = next;
-    }
-    while (slot->phones) {
-        uint32_t i = slot->phones - 1;
-        struct flood_phone *p = &f->phones[i];
-        uint32_t at = p->wake_ms;
-        unlink_phone(f, p);
-        p->wake_ms = 0;
-        if (at > due + WHEEL_MS)
-            flood_wake(f, i, at);
-        else
-            flood_fire(f, i);
-    }
+    *slot = (struct flood_slot){0};
+    serve_items(f, taken.items.first);
+    serve_wakes(f, taken.wakes.first, due);
     return true;
 }

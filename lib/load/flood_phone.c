@@ -6,6 +6,11 @@
 
 #define STAMP 16 /* hexadecimal digits of the intended time, in front of a body */
 
+static uint32_t tag_of(const struct id *id)
+{
+    return (uint32_t)hash_bytes(id, sizeof *id, 1) | 1;
+}
+
 void flood_phone_init(struct flood *f, uint32_t i)
 {
     struct flood_phone *p = &f->phones[i];
@@ -25,14 +30,16 @@ void flood_simple(struct flood *f, uint32_t i, enum client_event_type type)
 
 static uint32_t number_of(const struct flood *f, const struct client *c)
 {
-    return (uint32_t)((const struct flood_phone *)(const void *)c - f->phones);
+    const char *phone = (const char *)c - offsetof(struct flood_phone, client);
+    return (uint32_t)((const struct flood_phone *)(const void *)phone - f->phones);
 }
 
 /* ---- its socket ---- */
 
 /* The session is over, as far as the phone is concerned. */
-static void leave(struct flood *f, struct flood_phone *p)
+static void leave(struct flood *f, struct flood_phone *p, enum reason reason, int code)
 {
+    flood_trace_over(f, (uint32_t)(p - f->phones), reason, code);
     if (p->was_ready) {
         p->was_ready = false;
         f->ready--;
@@ -42,7 +49,7 @@ static void leave(struct flood *f, struct flood_phone *p)
     p->unread = 0;
 }
 
-static void break_off(struct flood *f, uint32_t i)
+static void break_off(struct flood *f, uint32_t i, enum reason reason)
 {
     struct flood_phone *p = &f->phones[i];
     if (p->session == FLOOD_OPEN) {
@@ -52,12 +59,12 @@ static void break_off(struct flood *f, uint32_t i)
     } else if (p->session == FLOOD_CONNECTING) {
         p->session = FLOOD_NONE;
     }
-    leave(f, p);
+    leave(f, p, reason, 0);
 }
 
 void flood_cut(struct flood *f, uint32_t i)
 {
-    break_off(f, i);
+    break_off(f, i, REASON_RESET);
     flood_step(f, i, &(struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET});
 }
 
@@ -69,7 +76,7 @@ static void connect(struct flood *f, uint32_t i)
         return; /* when the server has said that the old one is over */
     p->session = FLOOD_CONNECTING;
     f->connects++;
-    flood_offer(f, i, ITEM_CONNECT, NULL, 0);
+    flood_offer(f, i, ITEM_CONNECT, NULL, 0, 0);
 }
 
 void flood_closed(struct flood *f, uint32_t i, int code)
@@ -84,7 +91,7 @@ void flood_closed(struct flood *f, uint32_t i, int code)
             connect(f, i);
         return;
     }
-    leave(f, p);
+    leave(f, p, REASON_CLOSED_BY_PEER, code);
     if (p->silent) {
         uint64_t after = flood_ms(f) - f->silent_since_ms;
         f->silent_gone++;
@@ -103,7 +110,7 @@ void flood_data(struct flood *f, uint32_t i, const char *p, size_t n)
     struct flood_phone *phone = &f->phones[i];
     f->bytes_down += n;
     if (phone->session == FLOOD_OPEN && !phone->silent && !phone->dark)
-        flood_offer(f, i, ITEM_DOWN, p, n);
+        flood_offer(f, i, ITEM_DOWN, p, n, flood_ms(f));
 }
 
 /* ---- what arrives ---- */
@@ -120,6 +127,8 @@ static void take_frame(struct flood *f, struct flood_item *item)
     struct proto_frame frame;
     struct msg m;
     uint8_t era = p->era;
+    flood_trace_read(f, item->phone, item->len);
+    f->came_ms = item->mark;
     p->unread += item->len;
     if (p->unread >= f->cfg.credit / 2) {
         f->cfg.world.credit(f->cfg.world.arg, item->phone, p->unread);
@@ -155,13 +164,18 @@ void flood_arrived(struct flood *f, struct flood_item *item)
         p->session = FLOOD_OPEN;
         p->up = 0;
         f->cfg.world.open(f->cfg.world.arg, item->phone, p->client.user);
-        flood_offer(f, item->phone, ITEM_CONNECTED, NULL, 0);
+        flood_trace_opened(f, item->phone);
+        flood_offer(f, item->phone, ITEM_CONNECTED, NULL, 0, 0);
         break;
     case ITEM_CONNECTED:
         flood_simple(f, item->phone, CLIENT_CONNECTED);
         break;
     case ITEM_UP:
         p->up += item->len;
+        if (item->mark && item->mark != p->handed_tag) { /* a retry is not its beginning */
+            p->handed_tag = item->mark;
+            p->handed_ms = flood_ms(f);
+        }
         f->bytes_up += item->len;
         f->cfg.world.data(f->cfg.world.arg, item->phone, item->data, item->len);
         break;
@@ -182,12 +196,18 @@ void flood_fire(struct flood *f, uint32_t i)
 
 /* ---- what the client does ---- */
 
-void flood_send_raw(struct flood *f, uint32_t i, const struct msg *m)
+static void offer_msg(struct flood *f, uint32_t i, const struct msg *m, const struct client_effect *e)
 {
+    uint32_t tag = m->t == MSG_SEND ? tag_of(&m->id) : 0;
     buf_reset(&f->out);
     proto_bin_encode(&f->out, m);
-    if (!f->out.failed)
-        flood_offer(f, i, ITEM_UP, f->out.data, f->out.len);
+    if (!f->out.failed && flood_offer(f, i, ITEM_UP, f->out.data, f->out.len, tag))
+        flood_trace_sent(f, i, e, f->out.len);
+}
+
+void flood_send_raw(struct flood *f, uint32_t i, const struct msg *m)
+{
+    offer_msg(f, i, m, NULL);
 }
 
 static void do_send(struct flood *f, uint32_t i, const struct client_effect *e)
@@ -196,11 +216,11 @@ static void do_send(struct flood *f, uint32_t i, const struct client_effect *e)
         return;
     if (e->m->t == MSG_BEAT && !e->m->away) {
         f->beats++;
-        flood_offer(f, i, ITEM_BEAT, NULL, 0);
+        flood_offer(f, i, ITEM_BEAT, NULL, 0, 0);
         return;
     }
     f->resends += e->m->t == MSG_SEND && e->attempt > 1;
-    flood_send_raw(f, i, e->m);
+    offer_msg(f, i, e->m, e);
 }
 
 static void know(struct flood_phone *p, const struct id *id)
@@ -217,6 +237,20 @@ static uint64_t stamp_of(struct slice body)
     return v;
 }
 
+/* What of the way was the server's, sockets and queues included, and what the two links'. Who has said
+ * something else since tells neither. */
+static void note_shares(struct flood *f, const struct msg *m, uint64_t all_us)
+{
+    uint64_t from = m->from - f->cfg.first_user;
+    if (from >= f->cfg.phones || f->phones[from].handed_tag != tag_of(&m->id))
+        return;
+    if (f->came_ms < f->phones[from].handed_ms)
+        return;
+    uint64_t served_us = (uint64_t)(f->came_ms - f->phones[from].handed_ms) * 1000;
+    hist_add(&f->served_us, served_us);
+    hist_add(&f->links_us, all_us > served_us ? all_us - served_us : 0);
+}
+
 static void on_surface(struct flood *f, struct flood_phone *p, const struct msg *m)
 {
     if (!slice_is(m->kind, "text") || m->chat != f->cfg.first_chat + p->chat)
@@ -226,6 +260,7 @@ static void on_surface(struct flood *f, struct flood_phone *p, const struct msg 
     uint64_t said = stamp_of(m->body), now = f->io.now.mono_ns;
     hist_add(&f->latency_us, now > said ? (now - said) / NS_PER_US : 0);
     note_server_time(f, m);
+    note_shares(f, m, now > said ? (now - said) / NS_PER_US : 0);
 }
 
 static void on_accepted(struct flood *f, struct flood_phone *p, const struct client_effect *e)
@@ -245,6 +280,7 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
     struct flood *f = arg;
     uint32_t i = number_of(f, c);
     struct flood_phone *p = &f->phones[i];
+    flood_trace_effect(f, i, e);
     switch (e->type) {
     case CLIENT_DO_SEND:
         do_send(f, i, e);
@@ -253,7 +289,7 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
         connect(f, i);
         break;
     case CLIENT_DO_CLOSE:
-        break_off(f, i);
+        break_off(f, i, e->reason);
         break;
     case CLIENT_SET_TIMER:
         flood_wake(f, i, e->at_ns ? (uint32_t)((e->at_ns - f->origin_ns) / NS_PER_MS) + 1 : 0);

@@ -99,6 +99,10 @@ static size_t figures(const struct flood *f, struct figure *out)
         {"server_p(50)", ms_of(&f->server_us, 5000), false},
         {"server_p(95)", ms_of(&f->server_us, 9500), false},
         {"server_p(99)", ms_of(&f->server_us, 9900), false},
+        {"served_p(50)", ms_of(&f->served_us, 5000), false},
+        {"served_p(99)", ms_of(&f->served_us, 9900), false},
+        {"links_p(50)", ms_of(&f->links_us, 5000), false},
+        {"links_p(99)", ms_of(&f->links_us, 9900), false},
         {"accept_p(50)", ms_of(&f->accept_us, 5000), false},
         {"accept_p(99)", ms_of(&f->accept_us, 9900), false},
         {"connects", (double)f->connects, true},
@@ -167,6 +171,8 @@ void flood_report_json(const struct flood *f, struct buf *out)
     }
     times(out, "latency_ms", &f->latency_us);
     times(out, "server_ms", &f->server_us);
+    times(out, "served_ms", &f->served_us);
+    times(out, "links_ms", &f->links_us);
     times(out, "accept_ms", &f->accept_us);
     times(out, "lag_ms", &f->lag_us);
     buf_printf(out, ",\"send_lag_ms_p99\":%.3f,\"ratio\":", ms_of(&f->lag_us, 9900));

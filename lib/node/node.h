@@ -99,6 +99,8 @@ void node_free(struct node *n);
 /* Take chats and memberships into memory. Before the first step. */
 int node_load(struct node *n, struct store *s, struct err_ctx *ctx);
 /* Returns the number of the connection for NODE_OPEN (0: refused, out of memory), else 0. */
+/* A hint: an event of this connection comes soon. */
+void node_fetch(const struct node *n, uint64_t conn);
 uint64_t node_step(struct node *n, const struct node_event *e);
 /* Nothing is in flight towards the store. */
 bool node_idle(const struct node *n);

@@ -207,7 +207,7 @@ static bool enter(struct node *n, struct session *s, struct user *u)
     s->state = SESSION_RESUMING;
     s->next_of_user = u->sessions;
     u->sessions = session_number(&n->registry, s);
-    session_clock(&n->clocks, u->sessions)->heard_ms = clock_ms(n->io.now.mono_ns);
+    *session_clock(&n->clocks, u->sessions) = (struct session_clock){.heard_ms = clock_ms(n->io.now.mono_ns)};
     n->by_net[s->lane.net]++;
     if (++n->sessions_n > n->sessions_max)
         n->sessions_max = n->sessions_n;
@@ -243,6 +243,7 @@ void node_hello(struct node *n, struct session *s, const struct msg *m)
     char net[16];
     snprintf(net, sizeof net, "%.*s", (int)(m->net.n < 15 ? m->net.n : 15), m->net.n ? m->net.p : "");
     s->lane.net = (uint8_t)net_parse(net);
+    s->lane.quiet = !trace_wants(n->io.trace, token.user);
     s->device = m->device;
     s->expires_s = token.expires_s < UINT32_MAX ? (uint32_t)token.expires_s : UINT32_MAX;
     struct user *u = registry_user_make(&n->registry, token.user);

@@ -16,7 +16,8 @@
 
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
 {
-    char program[600], url[64], keys[600], trace[600], journal[600], json[600], log[600], seed[32];
+    char program[600], url[64], keys[600], trace[600], journal[600], json[600], log[600], seed[32],
+        store[640], sample[16];
     int rc = child_program(program, sizeof program, c->config->programs, "chat-loadgen", ctx), err_pipe[2];
     if (rc)
         return rc;
@@ -31,12 +32,23 @@ int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
     char *argv[24] = {program,  "run", c->s.path, "--seed", seed,        "--url", url,
                       "--keys", keys,  "--trace", trace,    "--journal", journal, "--json"};
     int n = 14;
-    if (c->flood) { /* instead of trace and journal: the store that its sums are compared with */
-        snprintf(trace, sizeof trace, "rocksdb:%.500s/data/store", c->dir);
-        argv[9] = "--store";
-        argv[11] = "--json";
-        argv[12] = argv[13] = NULL;
-        n = 12;
+    if (c->flood) { /* instead of the journal the store that its sums are compared with; a sample is traced */
+        uint32_t one_in = c->s.load[0].flood.trace_sample;
+        snprintf(store, sizeof store, "rocksdb:%.500s/data/store", c->dir);
+        snprintf(sample, sizeof sample, "%u", one_in);
+        argv[11] = "--store";
+        argv[12] = store;
+        n = 13;
+        if (one_in) {
+            argv[n++] = "--trace-sample";
+            argv[n++] = sample;
+        } else {
+            argv[9] = "--store";
+            argv[10] = store;
+            n = 11;
+        }
+        argv[n++] = "--json";
+        argv[n] = NULL;
     }
     if (*c->s.variant) {
         argv[n++] = "--variant";
@@ -45,6 +57,7 @@ int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
     c->load_log = fopen(log, "we");
     if (!c->load_log)
         return err_errno(ctx, "%s", log);
+    setvbuf(c->load_log, NULL, _IOLBF, 0); /* for who looks on */
     int out = open(json, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (out < 0)
         return err_errno(ctx, "%s", json);

@@ -48,7 +48,9 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     char program[600], listen[40], data[600], keys[600], trace[600], log[600], extra[sizeof c->s.server_args];
     char *argv[ARGS_MAX] = {program,      "--listen",           listen,    "--data", data, "--keys", keys,
                             "--delivery", c->s.server_delivery, "--trace", trace};
-    int n = c->flood ? 9 : 11,
+    char sample[16];
+    uint32_t one_in = c->flood ? c->s.load[0].flood.trace_sample : 1;
+    int n = one_in ? 11 : 9,
         rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
     if (rc)
         return rc;
@@ -57,6 +59,11 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     chaos_path(c, keys, sizeof keys, "keys");
     chaos_path(c, trace, sizeof trace, "trace");
     chaos_path(c, log, sizeof log, "server.log");
+    if (one_in > 1) {
+        snprintf(sample, sizeof sample, "%u", one_in);
+        argv[n++] = "--trace-sample";
+        argv[n++] = sample;
+    }
     memcpy(extra, c->s.server_args, sizeof extra);
     char *save = NULL;
     for (char *w = strtok_r(extra, " \t", &save); w; w = strtok_r(NULL, " \t", &save)) {

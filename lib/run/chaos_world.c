@@ -207,7 +207,8 @@ static int report(struct world *w, struct judge_facts *facts, struct err_ctx *ct
     int rc = chaos_load_read(c, facts, ctx);
     /* Evidence that can't be read leaves its expectations unknown and the run in doubt, but does not take
      * away what the rest says. */
-    if (!rc && !c->flood && evidence_trace(&e, facts, &why))
+    bool traced = !c->flood || c->s.load[0].flood.trace_sample;
+    if (!rc && traced && evidence_trace(&e, facts, &why))
         doubt(c, "the trace can't be judged", &why);
     if (!rc && !c->flood && chaos_read_journal(c, facts, &why))
         doubt(c, "the journals can't be judged", &why);

@@ -18,8 +18,9 @@
 
 #define CONNS_MAX       16u
 #define PHONES_PER_CONN 250000u
-#define BEATS_BYTES     1024u /* of one bitmap: 8192 sessions */
-#define BEATS_EVERY_NS  (100 * NS_PER_MS)
+#define BEATS_BYTES     1024u             /* of one bitmap: 8192 sessions */
+#define BEATS_ROUND_NS  (500 * NS_PER_MS) /* in which each phone's beat goes out, a share at a time */
+#define BEATS_EVERY_NS  (10 * NS_PER_MS)
 #define QUEUE_MAX       (32u << 20) /* unsent bytes of a connection beyond which phones wait */
 
 struct flood_conn {
@@ -37,8 +38,9 @@ struct flood_run {
     struct keys keys;
     struct rng rng;
     struct flood_conn conns[CONNS_MAX];
-    uint32_t conns_n, per_conn, ready;
+    uint32_t conns_n, per_conn, ready, beats_at;
     struct flood_outside outside;
+    struct trace *trace;
     ev_timer tick, progress;
     ev_prepare flush;
     ev_signal on_int, on_term;
@@ -106,6 +108,12 @@ static bool world_room(void *arg)
     return true;
 }
 
+static void world_flow(void *arg, uint32_t phone, struct trace_flow *out)
+{
+    struct flood_conn *c = conn_of(arg, phone);
+    *out = mux_flow(session_of(c, phone), mux_client_opens(c->mux), mux_client_port(c->mux));
+}
+
 static void world_phase(void *arg, const char *name)
 {
     struct flood_run *r = arg;
@@ -131,6 +139,13 @@ static void on_data(void *arg, uint32_t session, const char *p, size_t n)
         flood_data(c->r->flood, c->first + session - 1, p, n);
 }
 
+static void on_soon(void *arg, uint32_t session)
+{
+    struct flood_conn *c = arg;
+    if (session && session <= c->n)
+        flood_soon(c->r->flood, c->first + session - 1);
+}
+
 static void on_closed(void *arg, uint32_t session, int code)
 {
     struct flood_conn *c = arg;
@@ -149,7 +164,8 @@ static void on_over(void *arg, int code, enum reason reason)
 
 static int connect_all(struct flood_run *r, struct err_ctx *ctx)
 {
-    static const struct mux_client_ops ops = {on_ready, on_data, on_closed, on_over};
+    static const struct mux_client_ops ops = {
+        .ready = on_ready, .data = on_data, .soon = on_soon, .closed = on_closed, .over = on_over};
     const struct flood_run_config *c = r->cfg;
     uint64_t now = clock_wall_us() / 1000000;
     struct token t = {.user = 1, .role = ROLE_OPERATOR, .issued_s = now, .expires_s = now + 7 * 86400};
@@ -217,21 +233,29 @@ static uint64_t server_rss(const struct flood_run_config *c)
 
 /* ---- the loop ---- */
 
-static void send_beats(struct flood_run *r)
+/* The beats of 8192 phones, as one bitmap. */
+static void send_bitmap(struct flood_conn *c, uint32_t at)
 {
-    for (uint32_t i = 0; i < r->conns_n; i++) {
-        struct flood_conn *c = &r->conns[i];
-        for (uint32_t at = 0; at < (c->n + 7) / 8; at += BEATS_BYTES) {
-            size_t n = BEATS_BYTES;
-            while (n && !c->beats[at + n - 1])
-                n--;
-            size_t skip = 0;
-            while (skip < n && !c->beats[at + skip])
-                skip++;
-            if (skip < n)
-                mux_client_beats(c->mux, 1 + (uint32_t)(at + skip) * 8, c->beats + at + skip, n - skip);
-            memset(c->beats + at + skip, 0, n - skip);
-        }
+    size_t n = BEATS_BYTES, skip = 0;
+    while (n && !c->beats[at + n - 1])
+        n--;
+    while (skip < n && !c->beats[at + skip])
+        skip++;
+    if (skip < n)
+        mux_client_beats(c->mux, 1 + (uint32_t)(at + skip) * 8, c->beats + at + skip, n - skip);
+    memset(c->beats + at + skip, 0, n - skip);
+}
+
+static void send_beats(struct flood_run *r, uint64_t since_ns)
+{
+    uint32_t maps = (r->per_conn / 8 + BEATS_BYTES) / BEATS_BYTES, all = maps * r->conns_n;
+    uint64_t share = since_ns < BEATS_ROUND_NS ? all * since_ns / BEATS_ROUND_NS + 1 : all;
+    for (; share; share--) {
+        r->beats_at = (r->beats_at + 1) % all;
+        struct flood_conn *c = &r->conns[r->beats_at / maps];
+        uint32_t at = r->beats_at % maps * BEATS_BYTES;
+        if (at < (c->n + 7) / 8)
+            send_bitmap(c, at);
     }
 }
 
@@ -242,8 +266,8 @@ static void on_flush(struct ev_loop *loop, ev_prepare *w, int events)
     (void)loop;
     (void)events;
     if (now - r->beats_ns >= BEATS_EVERY_NS) {
+        send_beats(r, now - r->beats_ns);
         r->beats_ns = now;
-        send_beats(r);
     }
     for (uint32_t i = 0; i < r->conns_n; i++)
         mux_client_flush(r->conns[i].mux);
@@ -333,9 +357,17 @@ static int start(struct flood_run *r, struct err_ctx *ctx)
                                     .cut = world_cut,
                                     .room = world_room,
                                     .phase = world_phase,
+                                    .flow = world_flow,
                                     .arg = r};
     r->outside = (struct flood_outside){.rss_before = own_rss(), .server_rss_before = server_rss(r->cfg)};
     int rc = keys_open(&r->keys, r->cfg->keys_dir, false, ctx);
+    struct trace_config tc = {.dir = r->cfg->trace_dir,
+                              .name = "load",
+                              .node = TRACE_NODE_LOAD,
+                              .seed = fc.seed,
+                              .sample = r->cfg->trace_sample};
+    if (!rc && tc.dir && !(rc = trace_open(&r->trace, &tc, ctx)))
+        rc = trace_writer_new(&fc.trace, r->trace, ctx);
     rc = rc ? rc : flood_new(&r->flood, &fc, ctx);
     return rc ? rc : connect_all(r, ctx);
 }
@@ -369,6 +401,8 @@ int flood_run(const struct flood_run_config *c,
         free(r->conns[i].beats);
     }
     flood_free(r->flood);
+    if (trace_close(r->trace) && !rc)
+        rc = err_set(ctx, ERR_IO, "%s: the trace could not be written whole", c->trace_dir);
     keys_wipe(&r->keys);
     if (r->loop)
         ev_loop_destroy(r->loop);

@@ -12,6 +12,8 @@ struct flood_run_config {
     uint16_t server_port;
     const char *path, *keys_dir;
     const char *store_url; /* the server's store, to compare with when all is drained; NULL: don't */
+    const char *trace_dir; /* NULL: none */
+    uint32_t trace_sample; /* of so many users one is traced */
     bool progress;
 };
 

@@ -124,6 +124,7 @@ static void conn_frame(void *arg, void *conn, const char *p, size_t n)
 {
     struct server_conn *c = conn;
     if (c->mux) {
+        server_mux_clock(c->server);
         mux_conn_frame(c->mux, p, n);
         return;
     }
@@ -136,9 +137,10 @@ static void conn_frame(void *arg, void *conn, const char *p, size_t n)
 static void conn_close(void *arg, void *conn, int code, enum reason reason)
 {
     struct server_conn *c = conn;
-    if (c->mux)
+    if (c->mux) {
+        server_mux_clock(c->server);
         mux_conn_closed(c->mux, code, reason);
-    else
+    } else
         server_step(arg, &(struct node_event){
                              .kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
     free(c);
@@ -158,6 +160,7 @@ static void conn_drained(void *arg, void *conn)
 {
     struct server_conn *c = conn;
     (void)arg;
+    server_mux_clock(c->server);
     if (c->mux)
         mux_conn_drained(c->mux); /* of others the node counts for itself */
 }
@@ -177,6 +180,7 @@ static void drain_on(struct server *s)
     if (!s->closing && (node_idle(s->node) || now >= s->drain_deadline_ns)) {
         s->closing = true;
         server_step(s, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
+        server_mux_clock(s);
         mux_server_close(s->mux, CLOSE_SHUTDOWN, close_code_text(CLOSE_SHUTDOWN));
     }
     if (s->closing && (!ws_server_conns(s->ws) || now >= s->drain_deadline_ns))
@@ -256,8 +260,11 @@ static int open_all(struct server *s)
     if (rc)
         return rc;
     if (c->trace_dir) {
-        struct trace_config tc = {
-            .dir = c->trace_dir, .name = "server", .node = TRACE_NODE_SERVER, .seed = c->seed};
+        struct trace_config tc = {.dir = c->trace_dir,
+                                  .name = "server",
+                                  .node = TRACE_NODE_SERVER,
+                                  .seed = c->seed,
+                                  .sample = c->trace_sample};
         if ((rc = trace_open(&s->trace, &tc, s->err)) ||
             (rc = trace_writer_new(&s->writer, s->trace, s->err)))
             return rc;

@@ -15,6 +15,8 @@ struct server {
     struct ws_server *ws;
     struct mux_server *mux;
     ev_prepare mux_turn;
+    struct now mux_now; /* read once for a few dozen records */
+    uint32_t mux_steps;
     struct node *node;
     struct store *store;
     struct store_threads *threads;
@@ -33,6 +35,7 @@ struct server {
 uint64_t server_step(struct server *s, struct node_event *e);
 /* server_mux.c. The node's link of a mux session has its lowest bit set. */
 int server_mux_start(struct server *s);
+void server_mux_clock(struct server *s); /* before records are handed to the mux */
 void server_mux_stop(struct server *s);
 static inline struct mux_session *server_mux_session(const void *link)
 {

@@ -7,8 +7,14 @@
 #include "util/clock.h"
 #include "util/log.h"
 
-#define READ_TURN   64
-#define SWEEP_MARKS 60 /* old ids go once a minute of commits */
+#define READ_TURN 64
+/* When several requests come during one commit, the next one waits until this long after the last one began:
+ * otherwise a fast disk makes thousands of tiny commits a second, each with its own fsync and wake-up, which
+ * is what a busy machine lacks. Full batches don't wait, and neither does who comes alone. */
+#define GATHER_NS    (5 * NS_PER_MS)
+#define GATHER_LEAST 4u
+#define GATHER_MOST  512u
+#define SWEEP_MARKS  60 /* old ids go once a minute of commits */
 
 /* A ring of pointers that grows. */
 struct queue {
@@ -63,12 +69,20 @@ static void mark(struct store_threads *t)
         log_warn("%s", err.text);
 }
 
+static void wait_until(uint64_t ns)
+{
+    uint64_t now = clock_mono_ns();
+    if (now < ns)
+        nanosleep(&(struct timespec){.tv_nsec = (long)(ns - now)}, NULL);
+}
+
 static void *commit_main(void *arg)
 {
     struct store_threads *t = arg;
     uint64_t marked = clock_mono_ns();
     bool unmarked = false;
-    uint64_t marks = 0;
+    uint64_t marks = 0, last = 0;
+    bool gather = false;
     pthread_mutex_lock(&t->lock);
     for (;;) {
         while (!t->commit && !t->stopping) {
@@ -84,7 +98,13 @@ static void *commit_main(void *arg)
         if (!job && t->stopping)
             break;
         pthread_mutex_unlock(&t->lock);
+        if (job && gather)
+            wait_until(last + GATHER_NS);
         uint64_t began = clock_mono_ns(), took = 0;
+        if (job) {
+            last = began;
+            gather = job->batch.entries_n >= GATHER_LEAST && job->batch.entries_n < GATHER_MOST;
+        }
         if (job) {
             job_run_commit(t->store, job);
             took = (clock_mono_ns() - began) / NS_PER_US;

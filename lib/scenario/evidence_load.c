@@ -103,6 +103,8 @@ static void read_population(struct evidence *e, const json_t *o, const struct sc
     if (from->flood.on) {
         struct report_times server;
         read_times(o, "server_ms", scope, METRIC_SERVER_MS, &server);
+        read_times(o, "served_ms", scope, METRIC_SERVED_MS, &server);
+        read_times(o, "links_ms", scope, METRIC_LINKS_MS, &server);
         read_flood(o, scope);
     }
     const json_t *lag = json_object_get(o, "send_lag_ms_p99");

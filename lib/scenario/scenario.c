@@ -73,8 +73,10 @@ static int read_flood(struct place *at, void *out, const json_t *v)
     static const struct field fields[] = {NUMBER(scenario_flood, "churn", FIELD_RATE, churn_per_1000s),
                                           NUMBER(scenario_flood, "silent", FIELD_U32, silent),
                                           NUMBER(scenario_flood, "mass", FIELD_SHARE, mass_ppm),
+                                          NUMBER(scenario_flood, "trace_sample", FIELD_U32, trace_sample),
                                           NUMBER(scenario_flood, "dark", FIELD_DURATION, dark),
                                           NUMBER(scenario_flood, "ramp", FIELD_DURATION, ramp),
+                                          NUMBER(scenario_flood, "settle", FIELD_DURATION, settle),
                                           NUMBER(scenario_flood, "setup", FIELD_DURATION, setup),
                                           FIELDS_END};
     struct scenario_flood *f = &((struct scenario_population *)out)->flood;

@@ -46,8 +46,8 @@ struct scenario_habits {
  * Zipf up to chat_size; habits, chats_per_client, texts and faults of phones do not apply. */
 struct scenario_flood {
     bool on;
-    uint32_t silent, mass_ppm;
-    uint64_t churn_per_1000s, dark, ramp, setup;
+    uint32_t silent, mass_ppm, trace_sample; /* one user in so many is traced; 0: nobody */
+    uint64_t churn_per_1000s, dark, ramp, settle, setup;
 };
 
 struct scenario_population {

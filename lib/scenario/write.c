@@ -67,6 +67,12 @@ static void write_flood(struct buf *out, const struct scenario_flood *f)
     duration(out, "ramp", f->ramp);
     buf_str(out, ", ");
     duration(out, "setup", f->setup);
+    if (f->settle) {
+        buf_str(out, ", ");
+        duration(out, "settle", f->settle);
+    }
+    if (f->trace_sample)
+        buf_printf(out, ", \"trace_sample\": %" PRIu32, f->trace_sample);
     buf_str(out, " }");
 }
 

@@ -43,7 +43,8 @@ struct trace_header {
     uint64_t emitted, dropped;                /* records put into the ring; records a full ring refused */
     char name[32];
     char host[64];
-    uint8_t reserved[40];
+    uint32_t sample; /* one user in so many is in it; 0: all */
+    uint8_t reserved[36];
 };
 _Static_assert(sizeof(struct trace_header) == TRACE_HEADER_BYTES, "the header's size is part of the format");
 

@@ -215,6 +215,7 @@ static struct trace_source *add_source(struct load *l, const char *path, const s
     s->utc_offset_ns = h->utc_offset_ns;
     s->dropped = h->dropped;
     s->emitted = h->emitted;
+    r->sample = h->sample > r->sample ? h->sample : r->sample;
     l->stream[r->sources] = (struct stream){.source = r->sources};
     return s;
 }

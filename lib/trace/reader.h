@@ -49,6 +49,7 @@ struct trace_run {
     /* Per side: does a writer exist, and is every writer of every process complete? */
     bool exists[TRACE_SIDES], complete[TRACE_SIDES];
     int64_t utc_offset_ns; /* of the first source */
+    uint32_t sample;       /* only one user in so many was traced (trace_config); 0: all */
     struct trace_index *index;
 };
 

@@ -93,7 +93,12 @@ struct trace_config {
     uint16_t node;
     uint64_t seed;        /* into the header */
     uint32_t ring_events; /* power of two; 0: 65,536 (4 MiB) */
+    /* Where a record for everybody would be too much: only those of one user in `sample` (0, 1: all), who
+     * come in blocks of TRACE_BLOCK neighbours, the same in every process. A lane belongs to a user, so a
+     * lane is whole or is not there; what names no user is kept. Stands in the header: readers say it. */
+    uint32_t sample;
 };
+#define TRACE_BLOCK 4096u
 
 /* Also sweeps *.ring files left in `dir` by dead processes of the same name into their .ctr files. */
 int trace_open(struct trace **t, const struct trace_config *c, struct err_ctx *ctx);
@@ -113,11 +118,15 @@ void trace_sync(struct trace *t);
  */
 void trace_emit(struct trace_writer *w, const struct trace_event *e);
 
+/* Are this user's events kept? False without a writer. To be asked before work is done for an event. */
+bool trace_wants(const struct trace_writer *w, uint64_t user);
+
 /* A connection's lane; lives in the connection's state. */
 struct trace_lane {
     uint32_t conn;
     uint16_t next;
-    uint8_t net;
+    uint8_t net : 7;
+    uint8_t quiet : 1; /* of a user who is not in the sample: nothing is emitted */
     uint8_t device_lo; /* device & 0xff, free for the owner's use */
 };
 /* Emit with the lane's conn and number filled in. */

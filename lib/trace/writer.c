@@ -31,6 +31,7 @@ struct trace_writer {
     const struct tsc *tsc;
     uint64_t head, mask, tail_seen, last_ns, virtual_ns;
     uint16_t node;
+    uint32_t sample;
     /* the flusher's own */
     _Alignas(64) int ctr_fd, ring_fd;
     uint64_t header_emitted, header_dropped;
@@ -42,7 +43,7 @@ struct trace {
     struct tsc tsc;
     char dir[PATH_MAX - 128], name[32];
     uint64_t seed, process;
-    uint32_t capacity;
+    uint32_t capacity, sample;
     uint16_t node;
     pthread_t flusher;
     pthread_mutex_t lock; /* writers_n, writer[], stop */
@@ -83,13 +84,18 @@ static inline void put(struct trace_writer *w, const struct trace_event *e, uint
 
 void trace_emit(struct trace_writer *w, const struct trace_event *e)
 {
-    if (w)
+    if (w && (!e->user || trace_wants(w, e->user)))
         put(w, e, e->conn, e->lane_seq);
+}
+
+bool trace_wants(const struct trace_writer *w, uint64_t user)
+{
+    return w && (w->sample < 2 || user / TRACE_BLOCK % w->sample == 0);
 }
 
 void trace_lane_emit(struct trace_writer *w, struct trace_lane *lane, const struct trace_event *e)
 {
-    if (w)
+    if (w && !lane->quiet)
         put(w, e, lane->conn, lane->next++);
 }
 
@@ -239,6 +245,7 @@ int trace_open(struct trace **out, const struct trace_config *c, struct err_ctx 
     t->seed = c->seed;
     t->capacity = cap;
     t->node = c->node;
+    t->sample = c->sample;
     t->process = random_u64();
     tsc_init(&t->tsc);
     rc = start_flusher(t, ctx);
@@ -299,6 +306,7 @@ static void fill_header(struct trace_header *h, const struct trace *t, uint32_t 
     h->node = t->node;
     h->flags = atomic_load(&t->tsc.usable) ? TRACE_FILE_TSC : 0;
     h->seed = t->seed;
+    h->sample = t->sample;
     h->process = t->process;
     h->writers = t->writers_n + 1;
     h->writer = random_u64();
@@ -353,6 +361,7 @@ int trace_writer_new(struct trace_writer **out, struct trace *t, struct err_ctx 
     memset(w, 0, sizeof *w);
     w->ctr_fd = w->ring_fd = -1;
     w->node = t->node;
+    w->sample = t->sample;
     w->tsc = &t->tsc;
     pthread_mutex_lock(&t->lock);
     uint32_t n = t->writers_n;

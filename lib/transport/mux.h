@@ -46,6 +46,7 @@
 #define MUX_SESSIONS_MAX (1u << 24) /* of one connection */
 #define MUX_CREDIT_START (64u << 10)
 #define MUX_CREDIT_MAX   (1u << 30)
+#define MUX_AHEAD        6 /* records that either end looks ahead, to have their sessions fetched */
 
 enum mux_op { MUX_OPEN = 1, MUX_DATA, MUX_CREDIT, MUX_CUT, MUX_CLOSE, MUX_BEATS };
 

@@ -26,13 +26,24 @@ static void on_open(void *arg)
     mux_client_flush(c);
 }
 
+/* Names the session of the record at *p; what is wrong with it is found when its turn comes. */
+static void look_ahead(const struct mux_client *c, const char **p, const char *end)
+{
+    struct mux_record r;
+    if (c->ops->soon && mux_next(p, end, &r) == 1 && r.op == MUX_DATA)
+        c->ops->soon(c->arg, r.session);
+}
+
 static void on_frame(void *arg, const char *p, size_t n)
 {
     struct mux_client *c = arg;
     struct mux_record r;
-    const char *end = p + n;
+    const char *end = p + n, *ahead = p;
     int rc = 0;
+    for (int i = 0; i < MUX_AHEAD; i++)
+        look_ahead(c, &ahead, end);
     while (c->ws && (rc = mux_next(&p, end, &r)) == 1) {
+        look_ahead(c, &ahead, end);
         if (r.op == MUX_DATA)
             c->ops->data(c->arg, r.session, r.payload, r.len);
         else if (r.op == MUX_OPEN && !r.session)

@@ -18,6 +18,8 @@ struct mux_client_ops {
     void (*closed)(void *arg, uint32_t session, int code);
     /* The connection is over, and all sessions with it; free it later. */
     void (*over)(void *arg, int code, enum reason reason);
+    /* May be NULL. A hint, a few records ahead: this session's turn comes soon, its memory may be fetched. */
+    void (*soon)(void *arg, uint32_t session);
 };
 
 struct mux_client_config {

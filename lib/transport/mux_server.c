@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/huge.h"
 #include "util/log.h"
 
 #define BLOCK_BYTES   (64u * 1024)
 #define PAGE_BYTES    4096u
 #define TURN_ROUNDS   4 /* of written -> more to send -> written; the rest has the next turn */
 #define BEATS_AT_ONCE 64
+#define REGION_BYTES  (4u << 20) /* pages are allocated so many at once */
 
 enum session_state { STATE_FREE, STATE_OPEN, STATE_CLOSING };
 
@@ -57,8 +59,16 @@ struct mux_conn {
     bool trusted, failed, blocked;
 };
 
+/* Where pages come from: the first page of a region is kept for the list of regions. */
+struct region {
+    struct region *next;
+};
+
 struct mux_server {
     struct mux_server_config cfg;
+    struct region *regions;
+    struct mux_page *pages_free; /* linked through `conn` */
+    uint32_t region_used;        /* pages of the first region that were given out */
     struct mux_conn *conns;
     uint32_t sessions, held_used, held_cap, held_free;
     struct held *held; /* [0] is not used */
@@ -84,6 +94,11 @@ void mux_server_free(struct mux_server *m)
     BUG_ON(m->conns);
     for (size_t i = 0; i < m->told_n; i++)
         shared_frame_unref(m->told[i].frame);
+    while (m->regions) {
+        struct region *next = m->regions->next;
+        free(m->regions);
+        m->regions = next;
+    }
     free(m->told);
     free(m->held);
     free(m);
@@ -115,6 +130,35 @@ static struct mux_session *session_at(const struct mux_conn *c, uint32_t number)
     return &c->pages[page]->at[number % PAGE_SESSIONS];
 }
 
+/* Zeroed. From the second region on in huge pages: a server with few sessions doesn't pay for them. */
+static struct mux_page *page_take(struct mux_server *m)
+{
+    struct mux_page *p = m->pages_free;
+    if (p) {
+        m->pages_free = (struct mux_page *)(void *)p->conn;
+    } else {
+        if (!m->regions || m->region_used == REGION_BYTES / PAGE_BYTES) {
+            struct region *r = aligned_alloc(HUGE_PAGE, REGION_BYTES);
+            if (!r)
+                return NULL;
+            if (m->regions)
+                huge_hint(r, REGION_BYTES);
+            r->next = m->regions;
+            m->regions = r;
+            m->region_used = 1;
+        }
+        p = (struct mux_page *)(void *)((char *)m->regions + (size_t)m->region_used++ * PAGE_BYTES);
+    }
+    memset(p, 0, sizeof *p);
+    return p;
+}
+
+static void page_give(struct mux_server *m, struct mux_page *p)
+{
+    p->conn = (struct mux_conn *)(void *)m->pages_free;
+    m->pages_free = p;
+}
+
 static struct mux_session *session_make(struct mux_conn *c, uint32_t number)
 {
     uint32_t page = number / PAGE_SESSIONS;
@@ -128,10 +172,9 @@ static struct mux_session *session_make(struct mux_conn *c, uint32_t number)
         c->pages_n = n;
     }
     if (!c->pages[page]) {
-        struct mux_page *p = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+        struct mux_page *p = page_take(c->m);
         if (!p)
             return NULL;
-        memset(p, 0, sizeof *p);
         p->conn = c;
         p->first = page * PAGE_SESSIONS;
         c->pages[page] = p;
@@ -149,7 +192,7 @@ static void session_free(struct mux_session *s)
     if (--p->used)
         return;
     c->pages[p->first / PAGE_SESSIONS] = NULL;
-    free(p);
+    page_give(c->m, p);
 }
 
 /* ---- frames that wait ---- */
@@ -406,25 +449,36 @@ static void on_open(struct mux_conn *c, const struct mux_record *r)
     }
 }
 
+/* First all sessions are fetched, then their handles taken: one waits for memory once, not 64 times. */
+static void tell_beats(struct mux_server *m, struct mux_session *const *sessions, size_t n)
+{
+    uint64_t handles[BEATS_AT_ONCE];
+    size_t open = 0;
+    for (size_t i = 0; i < n; i++)
+        if (sessions[i]->state == STATE_OPEN)
+            handles[open++] = sessions[i]->handle;
+    if (open)
+        m->cfg.ops->beats(m->cfg.arg, handles, open);
+}
+
 static void on_beats(struct mux_conn *c, const struct mux_record *r)
 {
-    struct mux_server *m = c->m;
-    uint64_t handles[BEATS_AT_ONCE];
+    struct mux_session *sessions[BEATS_AT_ONCE];
     size_t n = 0;
     for (uint32_t i = 0; i < r->len; i++)
         for (unsigned bits = (uint8_t)r->payload[i]; bits; bits &= bits - 1) {
             uint64_t number = (uint64_t)r->session + i * 8u + (unsigned)__builtin_ctz(bits);
             struct mux_session *s = number < MUX_SESSIONS_MAX ? session_at(c, (uint32_t)number) : NULL;
-            if (!s || s->state != STATE_OPEN)
+            if (!s)
                 continue;
-            handles[n++] = s->handle;
+            __builtin_prefetch(s);
+            sessions[n++] = s;
             if (n == BEATS_AT_ONCE) {
-                m->cfg.ops->beats(m->cfg.arg, handles, n);
+                tell_beats(c->m, sessions, n);
                 n = 0;
             }
         }
-    if (n)
-        m->cfg.ops->beats(m->cfg.arg, handles, n);
+    tell_beats(c->m, sessions, n);
 }
 
 static void on_end(struct mux_conn *c, struct mux_session *s, int code, enum reason reason)
@@ -468,12 +522,38 @@ static void on_record(struct mux_conn *c, const struct mux_record *r)
     }
 }
 
+/* Two steps ahead of the records: the session first, then what hangs on it. */
+struct ahead {
+    const char *p;
+    struct mux_session *ring[MUX_AHEAD];
+    unsigned at;
+};
+
+static void look_ahead(struct mux_conn *c, struct ahead *a, const char *end)
+{
+    struct mux_record r;
+    struct mux_session *s = NULL;
+    if (mux_next(&a->p, end, &r) == 1 && r.op == MUX_DATA && (s = session_at(c, r.session)))
+        __builtin_prefetch(s, 1);
+    unsigned before = (a->at + MUX_AHEAD / 2) % MUX_AHEAD;
+    if (a->ring[before] && a->ring[before]->state == STATE_OPEN)
+        c->m->cfg.ops->soon(c->m->cfg.arg, a->ring[before]->handle);
+    a->ring[a->at] = s;
+    a->at = (a->at + 1) % MUX_AHEAD;
+}
+
 void mux_conn_frame(struct mux_conn *c, const char *p, size_t n)
 {
     struct mux_record r;
+    struct ahead ahead = {.p = p};
     const char *end = p + n;
+    bool look = c->m->cfg.ops->soon != NULL;
     int rc;
+    for (int i = 0; look && i < MUX_AHEAD; i++)
+        look_ahead(c, &ahead, end);
     while (!c->failed && (rc = mux_next(&p, end, &r))) {
+        if (look)
+            look_ahead(c, &ahead, end);
         if (rc < 0)
             fail(c, 4103, "no record of chat.mux.v1");
         else if (!c->trusted && (r.op != MUX_OPEN || r.session))
@@ -554,6 +634,8 @@ static void tell_all(struct mux_server *m)
 {
     for (size_t i = 0; i < m->told_n; i++) {
         struct told t = m->told[i];
+        if (i + MUX_AHEAD < m->told_n && m->cfg.ops->soon)
+            m->cfg.ops->soon(m->cfg.arg, m->told[i + MUX_AHEAD].handle);
         if (t.frame) {
             m->cfg.ops->written(m->cfg.arg, t.handle, t.frame, t.down);
             shared_frame_unref(t.frame);

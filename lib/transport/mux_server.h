@@ -38,6 +38,8 @@ struct mux_server_ops {
     void (*written)(void *arg, uint64_t handle, struct shared_frame *f, uint64_t offset);
     /* Exactly once per open. */
     void (*closed)(void *arg, uint64_t handle, int code, enum reason reason);
+    /* May be NULL. A hint: something of this session comes soon. */
+    void (*soon)(void *arg, uint64_t handle);
 };
 
 struct mux_server_config {

@@ -4,8 +4,11 @@
 #include <string.h>
 
 #include "util/err.h"
+#include "util/huge.h"
 
 #define GROUP_CHUNKS 16u
+#define LARGE_FROM   128u /* chunks: a pool of 8 MiB grows by huge pages */
+#define LARGE_CHUNKS 128u
 
 void slab_init(struct slab *p, uint32_t size, uint32_t max)
 {
@@ -25,8 +28,9 @@ void slab_release(struct slab *p)
 /* Untouched memory of a slab is not resident yet. */
 static int add_chunks(struct slab *p)
 {
-    if (p->chunks_n + GROUP_CHUNKS > p->chunks_cap) {
-        uint32_t cap = p->chunks_cap ? p->chunks_cap * 2 : GROUP_CHUNKS * 4;
+    uint32_t n = p->chunks_n < LARGE_FROM ? GROUP_CHUNKS : LARGE_CHUNKS;
+    if (p->chunks_n + n > p->chunks_cap) {
+        uint32_t cap = p->chunks_cap ? p->chunks_cap * 2 : GROUP_CHUNKS * 4; /* >= chunks_n + n */
         char **chunks = realloc(p->chunks, cap * sizeof *chunks);
         if (!chunks)
             return ERR_NOMEM;
@@ -37,13 +41,15 @@ static int add_chunks(struct slab *p)
         p->groups = groups;
         p->chunks_cap = cap;
     }
-    char *group = aligned_alloc(SLAB_CHUNK, SLAB_CHUNK * GROUP_CHUNKS);
+    char *group = aligned_alloc(n == LARGE_CHUNKS ? HUGE_PAGE : SLAB_CHUNK, (size_t)SLAB_CHUNK * n);
     if (!group)
         return ERR_NOMEM;
+    if (n == LARGE_CHUNKS)
+        huge_hint(group, (size_t)SLAB_CHUNK * n);
     p->groups[p->groups_n++] = group;
-    for (uint32_t i = 0; i < GROUP_CHUNKS; i++)
+    for (uint32_t i = 0; i < n; i++)
         p->chunks[p->chunks_n + i] = group + (size_t)i * SLAB_CHUNK;
-    p->chunks_n += GROUP_CHUNKS;
+    p->chunks_n += n;
     return 0;
 }
 

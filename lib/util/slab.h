@@ -38,6 +38,11 @@ static inline uint32_t slab_number(const struct slab *p, const void *object)
     return *(const uint32_t *)(const void *)chunk +
            (uint32_t)((const char *)object - chunk - SLAB_HEAD) / p->size;
 }
+/* For who will need an object soon. */
+static inline void slab_fetch(const struct slab *p, uint32_t number)
+{
+    __builtin_prefetch(slab_at(p, number), 1);
+}
 /* The highest number ever given out. */
 static inline uint32_t slab_top(const struct slab *p)
 {

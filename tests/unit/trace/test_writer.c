@@ -175,6 +175,46 @@ static void only_file(const struct folder *f, char out[256])
     assert_true(*out != 0);
 }
 
+/* One user in three, by blocks of neighbours: the others leave nothing, and no hole in anybody's lane. */
+static void test_a_sample_holds_whole_lanes_of_some_users(void **state)
+{
+    (void)state;
+    struct folder f;
+    struct trace_writer *w;
+    struct trace *t;
+    struct trace_run r;
+    struct err_ctx err = {0};
+    folder_make(&f);
+    struct trace_config c = {.dir = f.path, .name = "test", .node = 5, .sample = 3};
+    assert_int_equal(trace_open(&t, &c, &err), 0);
+    assert_int_equal(trace_writer_new(&w, t, &err), 0);
+    uint32_t wanted = 0;
+    for (uint64_t block = 0; block < 9; block++) {
+        uint64_t user = block * TRACE_BLOCK + 17;
+        bool in = trace_wants(w, user);
+        wanted += in;
+        assert_int_equal(in, trace_wants(w, user + TRACE_BLOCK - 18)); /* its neighbours too */
+        struct trace_lane lane = {.conn = (uint32_t)block + 1, .quiet = !in};
+        trace_lane_emit(w, &lane, &(struct trace_event){.user = user, .hop = HOP_SOCKET_OPEN});
+        trace_emit(w, &(struct trace_event){.user = user, .hop = HOP_SERVER_COMMIT});
+        trace_lane_emit(w, &lane, &(struct trace_event){.user = user, .hop = HOP_SOCKET_CLOSE});
+        assert_int_equal(lane.next, in ? 2 : 0);
+    }
+    trace_emit(w, &(struct trace_event){.hop = HOP_SERVER_START});
+    assert_int_equal(wanted, 3);
+    assert_int_equal(trace_close(t), 0);
+    assert_int_equal(load(&f, &r), 0);
+    assert_int_equal(r.events, 3 * wanted + 1);
+    assert_int_equal(r.sample, 3);
+    assert_int_equal(r.source[0].dropped, 0);
+    assert_true(r.source[0].complete);
+    for (uint32_t i = 0; i < r.events; i++)
+        assert_true(!r.event[i].user || r.event[i].user / TRACE_BLOCK % 3 == 0);
+    assert_false(trace_wants(NULL, 1));
+    trace_run_release(&r);
+    folder_remove(&f);
+}
+
 static void test_bad_files_are_named_with_their_offset_and_never_crash(void **state)
 {
     (void)state;
@@ -225,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_times_agree_with_the_clock),
         cmocka_unit_test(test_killed_writer_leaves_all_it_emitted),
         cmocka_unit_test(test_lanes_number_their_records),
+        cmocka_unit_test(test_a_sample_holds_whole_lanes_of_some_users),
         cmocka_unit_test(test_bad_files_are_named_with_their_offset_and_never_crash),
     };
     return cmocka_run_group_tests_name("writer", tests, NULL, NULL);

@@ -144,7 +144,12 @@ static void closed(void *arg, uint64_t handle, int code, enum reason reason)
     w->ended++;
 }
 
-static const struct mux_server_ops mux_ops = {authenticate, opened, data, beats, written, closed};
+static const struct mux_server_ops mux_ops = {.authenticate = authenticate,
+                                              .open = opened,
+                                              .data = data,
+                                              .beats = beats,
+                                              .written = written,
+                                              .closed = closed};
 
 static void *ws_open(void *arg, struct ws_conn *c)
 {
@@ -212,7 +217,8 @@ static struct world *begin(const char *token, uint32_t sessions_max)
 {
     static const struct ws_server_ops ops = {
         .open = ws_open, .frame = ws_frame_in, .close = ws_closed, .drained = ws_drained};
-    static const struct mux_client_ops client_ops = {on_ready, on_data, on_closed, on_over};
+    static const struct mux_client_ops client_ops = {
+        .ready = on_ready, .data = on_data, .closed = on_closed, .over = on_over};
     struct world *w = calloc(1, sizeof *w);
     w->loop = ev_loop_new(EVFLAG_AUTO);
     rng_seed(&w->rng, 1);

@@ -54,6 +54,26 @@ static void test_what_is_given_back_comes_again_and_is_zero(void **state)
     slab_release(&s);
 }
 
+/* From 8 MiB on chunks come in larger groups. */
+static void test_a_large_pool_keeps_its_numbers(void **state)
+{
+    (void)state;
+    struct slab s;
+    enum { N = 9000 }; /* of 4 KiB: 36 MiB */
+    static void *at[N + 1];
+    slab_init(&s, 4096, N);
+    for (uint32_t i = 1; i <= N; i++) {
+        at[i] = slab_take(&s);
+        memset(at[i], (int)(i % 251), 8);
+    }
+    for (uint32_t i = 1; i <= N; i++) {
+        assert_ptr_equal(slab_at(&s, i), at[i]);
+        assert_int_equal(slab_number(&s, at[i]), i);
+        assert_int_equal(*(uint8_t *)at[i], i % 251);
+    }
+    slab_release(&s);
+}
+
 static void test_the_limit_holds(void **state)
 {
     (void)state;
@@ -99,6 +119,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers_and_pointers_name_the_same_object),
                                        cmocka_unit_test(test_what_is_given_back_comes_again_and_is_zero),
+                                       cmocka_unit_test(test_a_large_pool_keeps_its_numbers),
                                        cmocka_unit_test(test_the_limit_holds),
                                        cmocka_unit_test(test_takes_and_gives_in_any_order)};
     return cmocka_run_group_tests_name("slab", tests, NULL, NULL);
