@@ -87,10 +87,10 @@ double stats_exp_cdf(const void *mean_ns, double x_ns);     /* uint64_t */
 double stats_even_cdf(const void *cycle_ns, double x_ns);   /* uint64_t: evenly in [0, cycle] */
 double stats_delay_quantile(const struct netem_direction *d, double q);
 double stats_span_mean(const struct netem_span *s);
+double stats_span_deviation(const struct netem_span *s);
 /* Of a sorted series. */
 double stats_quantile(const struct series *s, double q);
 double stats_mean(const struct series *s);
-double stats_deviation(const struct series *s);
 
 /* What a chain with loss in its good state does: share lost, mean run, and P(run = k) for k = 1 .. n - 1, the
  * last being P(run >= n). */

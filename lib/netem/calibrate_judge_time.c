@@ -128,7 +128,7 @@ static void judge_distribution(struct calibrate *c, const struct phase_seen *f, 
                            .asked = asked,
                            .achieved = stats_mean(&lengths) / MS,
                            .tolerance = fmax(asked * DELAY_SHARE, OUTAGE_MS),
-                           .error = stats_deviation(&lengths) / MS / sqrt(n),
+                           .error = stats_span_deviation(&k->of->length) / MS / sqrt(n),
                            .p = varies && lengths.n
                                     ? stats_ks_p(stats_ks(&lengths, stats_span_cdf, &k->of->length), n)
                                     : -1,

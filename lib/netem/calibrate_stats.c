@@ -137,6 +137,18 @@ double stats_span_cdf(const void *span, double x_ns)
     return share < 0 ? 0 : share;
 }
 
+double stats_span_deviation(const struct netem_span *s)
+{
+    const double at[5] = {(double)s->min_ns, (double)s->p50_ns, (double)s->p90_ns, (double)s->p99_ns,
+                          (double)s->max_ns};
+    double mean = stats_span_mean(s), square = 0;
+    for (int i = 0; i < 4; i++) {
+        double a = at[i] - mean, b = at[i + 1] - mean;
+        square += (span_share[i + 1] - span_share[i]) * (a * a + a * b + b * b) / 3;
+    }
+    return sqrt(square);
+}
+
 double stats_span_mean(const struct netem_span *s)
 {
     const double at[5] = {(double)s->min_ns, (double)s->p50_ns, (double)s->p90_ns, (double)s->p99_ns,
@@ -172,14 +184,6 @@ double stats_mean(const struct series *s)
     for (uint64_t i = 0; i < s->n; i++)
         sum += (double)s->at[i];
     return s->n ? sum / (double)s->n : 0;
-}
-
-double stats_deviation(const struct series *s)
-{
-    double mean = stats_mean(s), sum = 0;
-    for (uint64_t i = 0; i < s->n; i++)
-        sum += ((double)s->at[i] - mean) * ((double)s->at[i] - mean);
-    return s->n > 1 ? sqrt(sum / (double)(s->n - 1)) : 0;
 }
 
 /* --- losses --- */

@@ -229,6 +229,33 @@ static void test_the_report_is_one_json_object_or_a_table(void **state)
 }
 
 /* The whole table with 2,000,000 packets each is tests/slow/test_netem_calibrate. */
+/* Its own deviation would be none, and every length far from the mean a failure. */
+static void test_one_stall_says_little_of_their_mean_length(void **state)
+{
+    (void)state;
+    struct calibrate_options o = {.driver = NETEM_DRIVER_PROXY, .packets = 20000, .time_ns = 4000000000};
+    struct netem_profile p = profile("delay=1ms,stall_every=3.5s,stall_for=100ms/250ms/1105ms/4183ms/5.75s");
+    struct calibrate *c;
+    const struct calibrate_phase *phase;
+    unsigned i = 0;
+    assert_int_equal(calibrate_new(&c, &p, &o, NULL), 0);
+    while ((phase = calibrate_phase(c, i))->kind != CALIBRATE_HOLD)
+        i++;
+    unsigned d = phase->way[NETEM_UP].packets ? NETEM_UP : NETEM_DOWN;
+    for (uint64_t at = 1; at < 4000000000; at += 1000000) { /* held from 1 s to 3 s */
+        uint64_t late = at > 1000000000 && at < 3000000000 ? 3000000000 - at : 0;
+        struct calibrate_packet seen = {
+            .offered_ns = at, .delivered_ns = at + 1000000 + late, .bytes = 64, .dir = (uint8_t)d};
+        calibrate_see(c, i, &seen);
+    }
+    calibrate_judge(c);
+    const struct calibrate_row *r = row_of(c, "stall length, mean");
+    assert_true(r->achieved > 1900 && r->achieved < 2100);
+    assert_int_equal(r->verdict, CALIBRATE_UNKNOWN);
+    assert_non_null(strstr(r->why, "too few packets"));
+    calibrate_free(c);
+}
+
 /* One packet in a thousand 20 ms late says nothing of how long the queue is. */
 static void test_a_pause_of_the_machine_is_not_the_queues(void **state)
 {
@@ -289,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_p_values_are_those_of_the_tables),
         cmocka_unit_test(test_runs_of_a_chain_follow_their_law),
         cmocka_unit_test(test_the_report_is_one_json_object_or_a_table),
+        cmocka_unit_test(test_one_stall_says_little_of_their_mean_length),
         cmocka_unit_test(test_a_pause_of_the_machine_is_not_the_queues),
         cmocka_unit_test(test_no_named_profile_fails),
     };
