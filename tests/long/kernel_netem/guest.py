@@ -189,6 +189,30 @@ def kills():
     ok(not left, f"kill -9 at random, {KILLS} times: no rule, device or process is left", left)
 
 
+def ceiling():
+    """What this machine carries from one namespace to the other without any rule: no rate above it can be confirmed."""
+    found = {}
+    for what, args in [("udp_1400_mbit", ["-u", "-l", "1372", "-b", "0"]), ("udp_64_packets", ["-u", "-l", "36", "-b", "0"]),
+                       ("tcp_mbit", [])]:
+        server = subprocess.Popen(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        deadline, r = time.monotonic() + 10, {}
+        while "end" not in r and time.monotonic() < deadline:
+            out = run("iperf3", "-J", "-t", "5", *args, "-c", "10.0.0.2").stdout
+            r = json.loads(out) if out.startswith("{") else {}
+            r = r if "error" not in r else {}
+        server.kill()
+        server.wait()
+        end = r.get("end", {})
+        if "udp" in what and end:
+            arrived = (end["sum"]["packets"] - end["sum"]["lost_packets"]) / end["sum"]["seconds"]
+            found[what] = round(arrived if "packets" in what else arrived * 1400 * 8 / 1e6, 1)
+        elif end:
+            found[what] = round(end["sum_received"]["bits_per_second"] / 1e6, 1)
+    print("CEILING " + json.dumps(found), flush=True)
+    ok(len(found) == 3, f"without rules this machine carries {found}")
+
+
 def once(profile, seconds):
     r = netem("calibrate", profile, "--driver", "kernel", "--tolerance", "10ms", "--time", f"{seconds}s", "--packets",
               "20000", "--seed", "1", "--json")
@@ -213,7 +237,7 @@ def calibrate(profile, seconds):
 def main():
     load_modules()
     world()
-    for test in (read_back, foreign, ping_times, windows, kills):
+    for test in (read_back, foreign, ping_times, windows, kills, ceiling):
         try:
             test()
         except Exception:  # noqa: BLE001
