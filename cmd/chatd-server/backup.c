@@ -256,14 +256,14 @@ int backup_make(struct backup_info *out, const char *dir, const char *to, struct
     rc = rc ? rc : copy_all(&p, to, &files, err);
     parts_close(&p);
     /* its rows say which epoch and how many entries it has */
-    rc = rc ? rc : backup_verify(out, to, err);
+    rc = rc ? rc : backup_verify(out, to, NULL, err);
     if (!rc) {
         buf_printf(&list, "chatd backup 1\nmade_us %" PRIu64 "\nepoch %" PRIu64 "\ncommit %" PRIu64 "\n",
                    made, out->epoch, out->commit);
         buf_add(&list, files.data, files.len);
         rc = write_list(to, &list, err);
     }
-    rc = rc ? rc : backup_verify(out, to, err);
+    rc = rc ? rc : backup_verify(out, to, NULL, err);
     buf_release(&files);
     buf_release(&list);
     return rc;
@@ -341,6 +341,19 @@ static int place(char *out, size_t size, const char *to, bool many, struct err_c
                : err_set(err, ERR_LIMIT, "%s: path too long", to);
 }
 
+/* For whoever finds the store damaged. A note, no promise: failing to write it is no failure. */
+static void note_last(const char *data, const char *to)
+{
+    char path[4200], *whole = realpath(to, NULL);
+    snprintf(path, sizeof path, "%s/" BACKUP_LAST, data);
+    FILE *f = whole ? fopen(path, "we") : NULL;
+    if (f) {
+        fprintf(f, "%s\n", whole);
+        fclose(f);
+    }
+    free(whole);
+}
+
 int command_backup(const struct opt_set *o, struct err_ctx *err)
 {
     char dir[4096], to[4096], part[4112];
@@ -369,6 +382,7 @@ int command_backup(const struct opt_set *o, struct err_ctx *err)
         backup_remove(part, NULL);
         return rc;
     }
+    note_last(data, to);
     if (opt_json(o))
         printf("{\"backup\":\"%s\",\"epoch\":\"%" PRIu64 "\",\"commit\":%" PRIu64 ",\"files\":%" PRIu64
                ",\"bytes\":%" PRIu64 "}\n",

@@ -103,7 +103,59 @@ static bool any_entry(void *arg, const struct entry *e)
     return true;
 }
 
-static int check_rows(struct backup_info *out, const char *dir, struct err_ctx *err)
+struct family_check {
+    enum kv_family family;
+    int rc;
+    struct err_ctx *err;
+};
+
+/* Each row by itself; that its block was read at all has checked the block. */
+static bool check_row(void *arg, struct kv_bytes key, struct kv_bytes val)
+{
+    struct family_check *c = arg;
+    struct dedup d;
+    struct member_row m;
+    if (c->family == KV_DEDUP)
+        c->rc = row_dedup_read(&d, key, val, c->err);
+    else if (c->family == KV_MEMBER)
+        c->rc = row_member_read(&m, key, val, c->err);
+    else if (c->family == KV_CURSOR && val.n != KV_CURSOR_BYTES)
+        c->rc = row_corrupt(c->err, "cursor", key, "wrong length");
+    else if (c->family == KV_USERCHAT && val.n != 1)
+        c->rc = row_corrupt(c->err, "userchat", key, "wrong length");
+    return c->rc == 0;
+}
+
+/* msg and log are read by store_scan and store_scan_chats */
+static int check_families(struct store *s, struct err_ctx *err)
+{
+    static const enum kv_family others[] = {KV_DEDUP, KV_CURSOR, KV_MEMBER, KV_USERCHAT, KV_META};
+    struct kv_bytes all = {NULL, 0};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        struct family_check c = {.family = others[i], .err = err};
+        int rc = s->kv->ops->scan(s->kv, c.family, all, all, false, check_row, &c, err);
+        if (rc || c.rc)
+            return rc ? rc : c.rc;
+    }
+    return 0;
+}
+
+/* A store that lost its newest entries is whole in itself; the mark beside the keys knows better. */
+static int check_mark(const struct store *s, const char *keys_dir, struct err_ctx *err)
+{
+    struct mark m;
+    int rc = keys_dir ? mark_read(&m, keys_dir, err) : ERR_NOTFOUND;
+    if (rc)
+        return keys_dir ? rc : 0;
+    if (m.epoch == store_epoch(s) && (m.commit > store_commit_index(s) || m.opens > s->opens))
+        return err_set(err, ERR_CORRUPT,
+                       "it holds %" PRIu64 " entries; %" PRIu64
+                       " were committed (%s/mark): its newest are lost",
+                       store_commit_index(s), m.commit, keys_dir);
+    return 0;
+}
+
+static int check_rows(struct backup_info *out, const char *dir, const char *keys_dir, struct err_ctx *err)
 {
     char url[4200];
     struct store *s = NULL;
@@ -114,6 +166,8 @@ static int check_rows(struct backup_info *out, const char *dir, struct err_ctx *
         return rc;
     rc = store_scan(s, any_entry, &in_log, err);
     rc = rc ? rc : store_scan_chats(s, any_entry, &in_chats, err);
+    rc = rc ? rc : check_families(s, err);
+    rc = rc ? rc : check_mark(s, keys_dir, err);
     /* a restored store may hold two log rows of one entry, never an entry without one */
     if (!rc && in_chats > in_log)
         rc = err_set(err, ERR_CORRUPT, "%" PRIu64 " entries stand in chats, %" PRIu64 " in the log", in_chats,
@@ -129,7 +183,7 @@ static int check_rows(struct backup_info *out, const char *dir, struct err_ctx *
     return rc ? err_prefix(err, "%s: ", dir) : 0;
 }
 
-int backup_verify(struct backup_info *out, const char *dir, struct err_ctx *err)
+int backup_verify(struct backup_info *out, const char *dir, const char *keys_dir, struct err_ctx *err)
 {
     char path[4200];
     struct checking c = {dir, out};
@@ -137,14 +191,14 @@ int backup_verify(struct backup_info *out, const char *dir, struct err_ctx *err)
     snprintf(path, sizeof path, "%s/" BACKUP_LIST, dir);
     out->listed = access(path, F_OK) == 0;
     int rc = out->listed ? backup_list_read(out, dir, check_file, &c, err) : 0;
-    return rc ? rc : check_rows(out, dir, err);
+    return rc ? rc : check_rows(out, dir, keys_dir, err);
 }
 
 int command_verify(const struct opt_set *o, struct err_ctx *err)
 {
     struct backup_info info = {0};
     const char *dir = opt_operand(o, 0);
-    int rc = backup_verify(&info, dir, err);
+    int rc = backup_verify(&info, dir, opt_given(o, "keys") ? opt_string(o, "keys") : NULL, err);
     if (rc)
         return rc;
     if (opt_json(o))

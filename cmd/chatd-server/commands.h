@@ -16,6 +16,7 @@
 #include "util/opt.h"
 
 #define BACKUP_LIST      "BACKUP"
+#define BACKUP_LAST      "last-backup" /* in --data: where the newest backup of it was put */
 #define BACKUP_LIST_MAX  (16u << 20)
 #define BACKUP_FILES_MAX 65536u
 
@@ -28,10 +29,15 @@ int command_token(const struct opt_set *o, struct err_ctx *err);
 int command_backup(const struct opt_set *o, struct err_ctx *err);
 int command_verify(const struct opt_set *o, struct err_ctx *err);
 int command_restore(const struct opt_set *o, struct err_ctx *err);
+int command_repair(const struct opt_set *o, struct err_ctx *err);
+
+/* rc back; for ERR_CORRUPT, the sentence goes on with what to do about a damaged store, and from which backup. */
+int damage_remedy(int rc, const char *data, struct err_ctx *err);
 
 /* Every listed file against its hash, then every row: its check sum, and the log without a hole. The sentence
- * names file or row. A folder without a list (a copy, a store) has its rows checked alone. */
-int backup_verify(struct backup_info *out, const char *dir, struct err_ctx *err);
+ * names file or row. A folder without a list (a copy, a store) has its rows checked alone. keys_dir: does the
+ * store hold all that its mark says? NULL: not asked (a backup may be older). */
+int backup_verify(struct backup_info *out, const char *dir, const char *keys_dir, struct err_ctx *err);
 /* The store in `dir` into the new folder `to`, beside a server that writes, and its list; synced. */
 int backup_make(struct backup_info *out, const char *dir, const char *to, struct err_ctx *err);
 /* The listed files, or all of a store's, of `from` into the new folder `to`; synced. */

@@ -20,6 +20,7 @@ static const struct opt_command commands[] = {
     {"backup", "", "copy the store, also while a server runs on it, and verify the copy", 0, 0},
     {"verify", "DIR", "is every file and every row of a backup whole?", 1, 1},
     {"restore", "", "make a backup the store, in a new epoch", 0, 0},
+    {"repair", "", "save what can be read of a damaged store, and say what is lost", 0, 0},
     {0}};
 
 static const struct opt_tool tool = {
@@ -120,7 +121,7 @@ static int serve(struct err_ctx *err)
     }
     if (c.store_url == url && mkdir(opt_string(set, "data"), 0750) && errno != EEXIST)
         return err_errno(err, "%s: cannot make the folder", opt_string(set, "data"));
-    return server_run(&c, err);
+    return damage_remedy(server_run(&c, err), opt_string(set, "data"), err);
 }
 
 static int run(const char *command, struct err_ctx *err)
@@ -131,7 +132,8 @@ static int run(const char *command, struct err_ctx *err)
     } beside[] = {{"token", command_token},
                   {"backup", command_backup},
                   {"verify", command_verify},
-                  {"restore", command_restore}};
+                  {"restore", command_restore},
+                  {"repair", command_repair}};
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
         if (!strcmp(command, beside[i].name))
             return beside[i].run(set, err);

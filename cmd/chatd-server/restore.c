@@ -43,7 +43,7 @@ int command_restore(const struct opt_set *o, struct err_ctx *err)
                        "%s: a store is there; stop its server and move the folder away first (keep it: "
                        "chat-reconcile can still find messages in it)",
                        dir);
-    int rc = backup_verify(&info, from, err);
+    int rc = backup_verify(&info, from, NULL, err);
     rc = rc ? rc : keys_open(&keys, keys_dir, true, err);
     if (rc)
         return rc;

@@ -5,7 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/repair.h"
 #include "store/rocksdb/kv_rocksdb_impl.h"
+
+#define READ_ONLY_CACHE (24u << 20)
 
 struct kv_rocksdb *kv_rocksdb_of(struct kv *kv)
 {
@@ -30,6 +33,10 @@ int kv_rocksdb_error(const struct kv_rocksdb *r, char *err, const char *doing, s
         code = ERR_BUSY;
     else if (contains(err, "create_if_missing is false") || contains(err, "No such file or directory"))
         code = ERR_NOTFOUND;
+    /* a missing table is looked for under its name of old, too, and that is what the message names */
+    char *old = strstr(err, ".ldb");
+    if (old)
+        memcpy(old, ".sst", 4);
     err_set(ctx, code, "%s: %s: %s", r->dir, doing, err);
     rocksdb_free(err);
     return code;
@@ -65,14 +72,20 @@ static int sync_logs(const struct kv_rocksdb *r, struct err_ctx *ctx)
 
 int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx)
 {
-    if (!r->read_only) {
-        int rc = sync_logs(r, ctx);
-        if (rc)
-            return rc;
-    }
+    int rc = kv_rocksdb_inspect(r->dir, ctx);
+    /* beside a writer, files may have come and gone while it looked */
+    for (int i = 0; i < 3 && r->read_only && rc == ERR_CORRUPT; i++)
+        rc = kv_rocksdb_inspect(r->dir, ctx);
+    if (rc == 0 && !r->read_only)
+        rc = sync_logs(r, ctx);
+    if (rc)
+        return rc;
     struct rocksdb_tuning t;
     char *err = NULL;
     rocksdb_tuning_init(&t, create);
+    /* who only reads, reads nearly everything once: tools stay below their ceiling of memory */
+    if (r->read_only)
+        rocksdb_cache_set_capacity(t.cache, READ_ONLY_CACHE);
     const rocksdb_options_t *const *family = (const rocksdb_options_t *const *)t.family;
     r->db = r->read_only ? rocksdb_open_for_read_only_column_families(t.db, r->dir, ROCKSDB_FAMILIES, t.names,
                                                                       family, r->family, 0, &err)
@@ -297,4 +310,19 @@ int kv_rocksdb_open(struct kv **out, const struct kv_rocksdb_config *c, struct e
     }
     *out = &r->kv;
     return 0;
+}
+
+int kv_rocksdb_repair(const char *dir, struct err_ctx *ctx)
+{
+    struct rocksdb_tuning t;
+    char *err = NULL;
+    rocksdb_tuning_init(&t, false);
+    /* the options of the one family that needs its merge operator; no other minds */
+    rocksdb_repair_db(t.family[KV_CURSOR], dir, &err);
+    rocksdb_tuning_release(&t);
+    if (!err)
+        return 0;
+    int rc = err_set(ctx, ERR_CORRUPT, "%s: cannot be repaired: %s", dir, err);
+    rocksdb_free(err);
+    return rc;
 }

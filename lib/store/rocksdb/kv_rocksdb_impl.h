@@ -33,6 +33,10 @@ int kv_rocksdb_error(const struct kv_rocksdb *r, char *err, const char *doing, s
 int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx);
 void kv_rocksdb_stop(struct kv_rocksdb *r);
 
+/* inspect.c: ERR_CORRUPT names the file, and the byte, for damage that RocksDB itself would take for the end
+ * of a log, or for no database at all. */
+int kv_rocksdb_inspect(const char *dir, struct err_ctx *ctx);
+
 int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err_ctx *ctx);
 int kv_rocksdb_sync(struct kv *kv, struct err_ctx *ctx);
 int kv_rocksdb_room(struct kv *kv, struct err_ctx *ctx);

@@ -114,10 +114,13 @@ static rocksdb_options_t *family_options(int f, rocksdb_cache_t *cache)
 
 void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create)
 {
-    /* Opening keeps the logs instead of writing tables from them: it must work on a full disk. */
+    /* Opening keeps the logs instead of writing tables from them: it must work on a full disk. The manifest
+     * knows which logs there must be and how long each was when synced: a manifest that lost its end would
+     * otherwise hide that a log is gone. */
     char *err = NULL;
     rocksdb_options_t *plain = rocksdb_options_create(), *db = rocksdb_options_create();
-    rocksdb_get_options_from_string(plain, "avoid_flush_during_recovery=true", db, &err);
+    rocksdb_get_options_from_string(
+        plain, "avoid_flush_during_recovery=true;track_and_verify_wals_in_manifest=true", db, &err);
     BUG_ON(err);
     rocksdb_options_destroy(plain);
     t->db = db;
