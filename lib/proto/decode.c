@@ -12,7 +12,7 @@ static void take_id(struct json *j, struct id *id)
     size_t mark = j->scratch->len;
     json_space(j);
     const char *at = j->p;
-    if (json_string(j, &s) && id_parse(id, s.p, s.n))
+    if (proto_json_string(j, &s) && id_parse(id, s.p, s.n))
         json_fail(j, ERR_INVALID, at, "must be a UUID of 36 characters");
     j->scratch->len = mark;
 }
@@ -23,7 +23,7 @@ static void take_hash(struct json *j, uint8_t hash[PROTO_TAG_BYTES], uint8_t *le
     size_t mark = j->scratch->len;
     json_space(j);
     const char *at = j->p;
-    if (!json_string(j, &s))
+    if (!proto_json_string(j, &s))
         return;
     long n = base64url_decode(hash, PROTO_TAG_BYTES, s.p, s.n);
     if (n < 0)
@@ -38,7 +38,7 @@ static void take_upto(struct json *j, size_t max, const char *else_say, struct s
 {
     json_space(j);
     const char *at = j->p;
-    if (json_string(j, s) && s->n > max)
+    if (proto_json_string(j, s) && s->n > max)
         json_fail(j, ERR_LIMIT, at, else_say);
 }
 
@@ -59,7 +59,7 @@ static void take_text(struct json *j, const struct field *f, struct slice *s)
     else if (f->has == MSG_HAS(kind))
         take_kind(j, s);
     else
-        json_string(j, s);
+        proto_json_string(j, s);
 }
 
 static void take_users(struct json *j, struct msg *m)
@@ -140,7 +140,7 @@ static void take_notices(struct json *j, struct msg *m)
             json_fail(j, ERR_LIMIT, j->p, "more than 64 notices");
             return;
         }
-        if (!json_string(j, &list[n]))
+        if (!proto_json_string(j, &list[n]))
             return;
     }
     struct slice *to = n ? json_room(j, n * sizeof *to) : NULL;
@@ -197,7 +197,7 @@ static void take_refused_row(struct json *j, struct msg_refused *r)
     row_begins(j);
     take_id(j, &r->id);
     row_goes_on(j);
-    json_string(j, &r->code);
+    proto_json_string(j, &r->code);
     row_ends(j);
 }
 
@@ -374,7 +374,7 @@ static bool find_type(const struct json *at, struct slice *t)
         bool is_t = slice_is(key, "t") && !found;
         j.scratch->len = mark;
         if (is_t)
-            found = json_string(&j, t);
+            found = proto_json_string(&j, t);
         else
             json_skip(&j);
     }
@@ -401,7 +401,7 @@ static void take_members(struct json *j, struct msg *m, const struct field *fiel
                 json_fail(j, ERR_INVALID, at, "the key t stands twice");
             seen_t = true;
             j->key = key;
-            json_string(j, &t);
+            proto_json_string(j, &t);
             j->scratch->len = mark;
             continue;
         }
@@ -429,7 +429,8 @@ static bool type_comes_first(const struct json *at, struct slice *t)
     struct slice key;
     j.ctx = NULL;
     json_open(&j, '{');
-    return json_peek(&j) == '"' && json_key(&j, &key) && key.n == 1 && *key.p == 't' && json_string(&j, t);
+    return json_peek(&j) == '"' && json_key(&j, &key) && key.n == 1 && *key.p == 't' &&
+           proto_json_string(&j, t);
 }
 
 static void take_message(struct json *j, struct msg *m)

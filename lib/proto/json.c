@@ -67,7 +67,7 @@ bool json_key(struct json *j, struct slice *key)
         json_expected(j, "expected a key");
         return false;
     }
-    if (!json_string(j, key))
+    if (!proto_json_string(j, key))
         return false;
     if (!json_take(j, ':')) {
         json_expected(j, "expected ':'");
@@ -248,7 +248,7 @@ static bool escaped_string(struct json *j, const char *from, const char *p, stru
     return true;
 }
 
-bool json_string(struct json *j, struct slice *s)
+bool proto_json_string(struct json *j, struct slice *s)
 {
     if (json_peek(j) != '"') {
         json_expected(j, "must be a string");
@@ -318,7 +318,7 @@ bool json_u64s(struct json *j, uint64_t *v)
     size_t mark = j->scratch->len;
     json_space(j);
     const char *at = j->p;
-    if (!json_string(j, &s))
+    if (!proto_json_string(j, &s))
         return false;
     const char *p = s.p;
     int rc = digits(&p, s.p + s.n, v);
@@ -405,7 +405,7 @@ bool json_skip(struct json *j)
             json_skip(j);
         break;
     case '"':
-        json_string(j, &s);
+        proto_json_string(j, &s);
         break;
     case 't':
         return word(j, "true");

@@ -49,7 +49,7 @@ bool json_more(struct json *j, char close, bool *first);
 /* "key" and ':'. */
 bool json_key(struct json *j, struct slice *key);
 
-bool json_string(struct json *j, struct slice *s);
+bool proto_json_string(struct json *j, struct slice *s);
 bool json_uint(struct json *j, uint64_t max, uint64_t *v);
 bool json_bool(struct json *j, bool *v);
 /* A decimal number in a string. */
