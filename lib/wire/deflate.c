@@ -102,12 +102,14 @@ struct ws_inflate {
     uint64_t message_max, text; /* of the message so far */
 };
 
-int ws_inflate_new(struct ws_inflate **out, unsigned bits, bool takeover, uint64_t message_max)
+int ws_inflate_new(struct ws_inflate **out, bool takeover, uint64_t message_max)
 {
     struct ws_inflate *z = calloc(1, sizeof *z);
     *out = NULL;
-    /* negative: raw deflate. Memory for the window is only taken when there is text for it. */
-    if (!z || inflateInit2(&z->z, -(int)(bits < 8 ? 8 : bits > 15 ? 15 : bits)) != Z_OK) {
+    /* Negative: raw deflate. Always the largest window: under a smaller one zlib takes or refuses what
+     * reaches too far back by how the bytes came in pieces. Its memory is only taken when there is text for
+     * it. */
+    if (!z || inflateInit2(&z->z, -15) != Z_OK) {
         free(z);
         return ERR_NOMEM;
     }

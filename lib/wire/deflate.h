@@ -2,8 +2,8 @@
  * in pieces of any size. Only the reading half: nothing here compresses.
  *
  * A bomb costs no memory: text is handed out in pieces of at most WS_INFLATE_PIECE bytes and is not kept, and
- * what one message may grow to is stated by the caller. An inflater holds about 7 KiB and its window
- * (2^bits).
+ * what one message may grow to is stated by the caller. An inflater holds about 7 KiB and a window of
+ * 32 KiB, once there is text.
  *
  * Must not know: frames, masks, sockets. */
 #ifndef WIRE_DEFLATE_H
@@ -32,7 +32,7 @@ int ws_deflate_agree(struct ws_deflate *d, const char *value, size_t n, struct e
 struct ws_inflate; /* one direction of a connection; opaque */
 
 /* message_max: bytes of text in one message. ERR_NOMEM. */
-int ws_inflate_new(struct ws_inflate **z, unsigned bits, bool takeover, uint64_t message_max);
+int ws_inflate_new(struct ws_inflate **z, bool takeover, uint64_t message_max);
 void ws_inflate_free(struct ws_inflate *z); /* NULL is fine */
 
 /* Takes text; the bytes are good until it returns. */

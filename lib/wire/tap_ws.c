@@ -123,7 +123,7 @@ static void inflate_message(struct tap_at *a, struct tap_message *m)
     }
     if (!s->z) {
         /* the largest window reads what a smaller one wrote, and keeping it harms nobody */
-        if (ws_inflate_new(&s->z, 15, true, TAP_TEXT_MAX) < 0) {
+        if (ws_inflate_new(&s->z, true, TAP_TEXT_MAX) < 0) {
             a->t->tcp.count.no_memory++;
             m->unreadable = true;
             m->complete = false;

@@ -88,7 +88,7 @@ static bool part_is(struct part s, const char *text)
 
 bool ws_list_has(const char *list, size_t n, const char *name)
 {
-    const char *p = list, *end = list + n;
+    const char *p = list, *end = n ? list + n : list; /* an absent list is NULL */
     while (p && p < end) {
         const char *comma = memchr(p, ',', (size_t)(end - p));
         const char *stop = comma ? comma : end;

@@ -27,7 +27,7 @@ static int inflate_all(const uint8_t *data, size_t size, unsigned how, size_t st
 {
     struct ws_inflate *z;
     int rc = 0;
-    if (ws_inflate_new(&z, 8 + how % 8, how & 8, TEXT_MAX))
+    if (ws_inflate_new(&z, how & 8, TEXT_MAX))
         abort();
     for (size_t at = 0; at < size && !rc;) {
         const uint8_t *end = memchr(data + at, 0xff, size - at);

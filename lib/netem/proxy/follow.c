@@ -90,8 +90,8 @@ static void start_frames(struct follow *f)
         if (!f->deflate.agreed || f->other_extension)
             continue;
         bool up = d == NETEM_UP;
-        if (ws_inflate_new(&w->inflate, up ? f->deflate.client_bits : f->deflate.server_bits,
-                           up ? f->deflate.client_takeover : f->deflate.server_takeover, FOLLOW_TEXT_MAX))
+        if (ws_inflate_new(&w->inflate, up ? f->deflate.client_takeover : f->deflate.server_takeover,
+                           FOLLOW_TEXT_MAX))
             w->inflate = NULL; /* ids are not seen then */
     }
 }

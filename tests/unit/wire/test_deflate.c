@@ -101,7 +101,7 @@ static void messages_in_pieces(bool takeover, int bits, size_t step)
     struct rng r;
     rng_seed(&r, 7);
     sender(&z, bits);
-    assert_int_equal(ws_inflate_new(&in, (unsigned)bits, takeover, 1 << 20), 0);
+    assert_int_equal(ws_inflate_new(&in, takeover, 1 << 20), 0);
     for (int i = 0; i < 40; i++) {
         buf_reset(&text);
         for (uint64_t k = rng_below(&r, 300); k; k--)
@@ -153,7 +153,7 @@ static void test_examples_of_the_rfc(void **state)
     };
     struct ws_inflate *z;
     struct buf got = BUF_INIT(100);
-    assert_int_equal(ws_inflate_new(&z, 15, true, 100), 0);
+    assert_int_equal(ws_inflate_new(&z, true, 100), 0);
     for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
         buf_reset(&got);
         if (ws_inflate_message(z, messages[i].bytes, messages[i].n, &got, &ctx))
@@ -179,7 +179,7 @@ static void test_a_bomb_ends_at_the_limit(void **state)
     compress_message(&d, &wire, zeros, n);
     free(zeros);
     assert_true(wire.len < 1 << 17);
-    assert_int_equal(ws_inflate_new(&z, 15, true, 1 << 20), 0);
+    assert_int_equal(ws_inflate_new(&z, true, 1 << 20), 0);
     assert_int_equal(ws_inflate_feed(z, wire.data, wire.len, true, collect, &got, &ctx), ERR_LIMIT);
     assert_true(got.len <= 1 << 20);
     assert_non_null(strstr(ctx.text, "1048576"));
@@ -195,7 +195,7 @@ static void test_a_full_buffer_is_said(void **state)
     (void)state;
     struct ws_inflate *z;
     struct buf got = BUF_INIT(3);
-    assert_int_equal(ws_inflate_new(&z, 15, true, 100), 0);
+    assert_int_equal(ws_inflate_new(&z, true, 100), 0);
     assert_int_equal(ws_inflate_message(z, "\xf2\x48\xcd\xc9\xc9\x07\x00", 7, &got, &ctx), ERR_LIMIT);
     ws_inflate_free(z);
     buf_release(&got);
@@ -212,7 +212,7 @@ static void test_what_is_no_deflate_or_was_cut_is_corrupt(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct ws_inflate *z;
         struct buf got = BUF_INIT(100);
-        assert_int_equal(ws_inflate_new(&z, 15, true, 100), 0);
+        assert_int_equal(ws_inflate_new(&z, true, 100), 0);
         if (ws_inflate_message(z, bad[i].bytes, bad[i].n, &got, &ctx) != ERR_CORRUPT)
             fail_msg("case %zu passed", i);
         ws_inflate_free(z);
