@@ -227,6 +227,10 @@ static void judge_server(const struct story *s, struct trace_pair *p)
         unknown(p, "the record of its arrival at the server is missing");
         return;
     }
+    if (event(s, got)->flags & TRACE_FLAG_UNSURE) {
+        unknown(p, "the server's host had it; whether the server read it no capture can tell");
+        return;
+    }
     if (!complete(s, TRACE_SIDE_SERVER) || !s->sends_known) {
         unknown(p, "the server's or the sender's records have holes");
         return;

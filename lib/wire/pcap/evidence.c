@@ -6,6 +6,8 @@
 
 #include "wire/pcap/evidence_impl.h"
 
+#define ANSWER_NS 10000000u /* a host's TCP answers within this */
+
 void *ev_add(struct evidence *e, struct ev_list *l, size_t size)
 {
     if (l->n == l->cap) {
@@ -176,6 +178,24 @@ static void read_comment(struct ev_packet *p, const char *text, uint32_t n)
     }
 }
 
+/* Since when a FIN of the phone's would not be seen. A reset may acknowledge, and so does what the phone
+ * answers with one: by then all was over. */
+static void note_stuck(struct ev_conn *c, const struct tcp_flow *f, int dir, unsigned flags, uint64_t ns)
+{
+    if (dir == 0 && flags & PACKET_RST) {
+        if (!c->stuck_ns && ns < c->freed_ns + ANSWER_NS)
+            c->stuck_ns = c->was_stuck_ns;
+        return;
+    }
+    if (!f->half[0].ack_seen || f->half[0].acked < f->half[0].seen) {
+        c->stuck_ns = c->stuck_ns ? c->stuck_ns : ns;
+    } else if (!f->rst_ns && c->stuck_ns) {
+        c->was_stuck_ns = c->stuck_ns;
+        c->freed_ns = ns;
+        c->stuck_ns = 0;
+    }
+}
+
 static void take_packet(struct evidence *e, const struct capture_packet *k)
 {
     struct packet p;
@@ -211,12 +231,7 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
         c->spoke_to = f->half[0].seen;
         c->spoke_ns = k->ts_ns;
     }
-    if (f->half[0].ack_seen && f->half[0].acked >= f->half[0].seen) {
-        if (!f->rst_ns) /* a reset may acknowledge, and comes after all is over */
-            c->stuck_ns = 0;
-    } else if (!c->stuck_ns) {
-        c->stuck_ns = k->ts_ns;
-    }
+    note_stuck(c, f, dir, p.flags, k->ts_ns);
     if (!p.payload_len && !(p.flags & (PACKET_SYN | PACKET_FIN | PACKET_RST)))
         return;
     struct ev_packet *out = ev_add(e, &e->packet, sizeof *out);

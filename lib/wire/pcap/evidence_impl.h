@@ -35,9 +35,10 @@ struct ev_conn {
     uint64_t heard_ns; /* any packet of the client's */
     uint64_t there_ns; /* the last packet that the link took for it or from it: it had not left its address */
     uint64_t stuck_ns; /* its bytes lie unacknowledged since then: a FIN behind them is not seen; 0: not */
-    bool leaving;      /* its FIN or RST was seen: acked[1] stands */
-    bool open_end;     /* the capture ended first */
-    bool replaced;     /* left without a word: the same device opened another one at close_ns */
+    uint64_t was_stuck_ns, freed_ns; /* the same of what was acknowledged last, and when that was */
+    bool leaving;                    /* its FIN or RST was seen: acked[1] stands */
+    bool open_end;                   /* the capture ended first */
+    bool replaced;                   /* left without a word: the same device opened another one at close_ns */
 };
 
 enum ev_what { EV_SEND, EV_MSG, EV_ACCEPTED, EV_REJECT, EV_MEMBER };

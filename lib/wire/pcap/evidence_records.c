@@ -287,6 +287,28 @@ static void at_phone(struct evidence *e, const struct sides *s, const struct ev_
     }
 }
 
+/* The device opened another connection meanwhile: the server may have closed this one, its FIN behind bytes
+ * that are stuck. */
+static bool superseded(const struct evidence *e, const struct sides *s, const struct ev_conn *c, uint64_t ns)
+{
+    for (uint32_t i = 0; i < e->conn.n; i++) {
+        const struct ev_conn *o = ev_conn(e, i);
+        if (o->websocket && o->user == c->user && o->device == c->device && o->open_ns > c->open_ns &&
+            o->open_ns <= ns && speaks_for(e, s, i, TRACE_SIDE_SERVER))
+            return true;
+    }
+    return false;
+}
+
+/* What the server's TCP took and nobody was sent, on a connection that the server could not write to or was
+ * about to close: its program may never have read it. */
+static bool maybe_unread(const struct evidence *e, const struct sides *s, const struct ev_message *m)
+{
+    const struct ev_conn *c = ev_conn(e, m->conn);
+    return s->legacy && first_push(s, &m->id) == UINT64_MAX &&
+           ((c->stalled_ns && c->stalled_ns < m->ts_ns) || superseded(e, s, c, m->ts_ns + 100 * NS_PER_MS));
+}
+
 static void at_server(struct evidence *e, const struct sides *s, const struct ev_message *m)
 {
     const struct ev_conn *c = ev_conn(e, m->conn);
@@ -298,7 +320,7 @@ static void at_server(struct evidence *e, const struct sides *s, const struct ev
                              .arg = m->end};
     if (m->what == EV_SEND && m->dir == 0 && m->complete && m->end <= c->acked[0]) {
         ev.hop = HOP_SERVER_RECEIVE;
-        ev.flags = s->legacy ? 0 : TRACE_FLAG_DURABLE;
+        ev.flags = maybe_unread(e, s, m) ? TRACE_FLAG_UNSURE : s->legacy ? 0 : TRACE_FLAG_DURABLE;
     } else if (m->what == EV_MSG && m->dir == 1) {
         /* a server that pushes once pushes to all at once: bytes that came out later waited in their stream
          */
@@ -386,10 +408,12 @@ static void stuck_pushes(struct evidence *e, const struct sides *s, const struct
         struct pair_key key = {m->chat, user_of(c)};
         const uint64_t *known = NULL;
         if (!c->stalled_ns || !c->websocket || !speaks_for(e, s, i, TRACE_SIDE_SERVER) ||
-            c->open_ns > m->ts_ns || c->end_ns < m->ts_ns || c->stalled_ns > m->ts_ns + NS_PER_S * 60)
+            c->open_ns > m->ts_ns || c->end_ns < m->ts_ns || (c->left_ns && c->left_ns <= m->ts_ns) ||
+            c->stalled_ns > m->ts_ns + NS_PER_S * 60)
             continue;
         known = map_get(&k->known, &key);
-        if (!known || !*known || key.user == user_of(ev_conn(e, m->conn)) || was_pushed(s, &m->id, key.user))
+        if (!known || !*known || key.user == user_of(ev_conn(e, m->conn)) ||
+            was_pushed(s, &m->id, key.user) || superseded(e, s, c, m->ts_ns))
             continue;
         emit(e, TRACE_SIDE_SERVER,
              (struct trace_event){.ts_ns = m->ts_ns + 1,
@@ -410,7 +434,7 @@ static void fan_out(struct evidence *e, const struct sides *s, const struct memb
         const struct ev_conn *c = ev_conn(e, m->conn);
         const uint64_t *members = map_get_u64(&k->count, m->chat);
         if (m->what != EV_SEND || !m->complete || m->end > c->acked[0] || !members ||
-            !speaks_for(e, s, m->conn, TRACE_SIDE_SERVER))
+            !speaks_for(e, s, m->conn, TRACE_SIDE_SERVER) || maybe_unread(e, s, m))
             continue;
         emit(e, TRACE_SIDE_SERVER,
              (struct trace_event){.ts_ns = m->ts_ns,
