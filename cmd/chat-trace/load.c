@@ -66,7 +66,12 @@ static int load_captures(struct trace_run *r, struct dialect *dialect, const cha
         if (talk)
             tell_points(e);
         int parts = evidence_parts(e, &part);
-        rc = trace_run_load_with(r, dirs, n, part, parts, err);
+        if (!n && !parts)
+            rc = err_set(err, bad ? ERR_CORRUPT : ERR_NOTFOUND, "%s: %s", captures[0],
+                         captures_n > 1 ? "no WebSocket message in it, nor in the other captures"
+                                        : "no WebSocket message in it");
+        else
+            rc = trace_run_load_with(r, dirs, n, part, parts, err);
         r->problems += (uint64_t)bad;
     }
     evidence_free(e);

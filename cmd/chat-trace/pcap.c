@@ -251,6 +251,8 @@ static bool summarize(const struct listing *l, const struct opt_set *o)
     for (int i = 0; i < n; i++)
         if (f[i].text && f[i].value)
             fprintf(stderr, "%12" PRIu64 "  %s\n", f[i].value, f[i].text);
+    if (!l->tap.count.conns[TAP_WEBSOCKET])
+        fputs("no WebSocket connection in it\n", stderr);
     if (l->tap.count.conns[TAP_TLS])
         fputs("TLS is recognised, not decrypted: with its key log, tshark can write the plain bytes "
               "(chat-trace "

@@ -26,14 +26,17 @@ struct packets {
     uint32_t dropped, delivered, by_reason[REASON_COUNT];
     uint64_t first_drop, first_delivery;
     uint64_t at[TRIES_MAX]; /* of the first packets, in order */
+    uint8_t why[TRIES_MAX]; /* each was dropped for; REASON_NONE: delivered */
 };
 
 static void count_packet(void *arg, uint32_t rec)
 {
     struct packets *p = arg;
     const struct trace_event *e = &p->r->event[rec];
-    if (p->dropped + p->delivered < TRIES_MAX)
+    if (p->dropped + p->delivered < TRIES_MAX) {
         p->at[p->dropped + p->delivered] = e->ts_ns;
+        p->why[p->dropped + p->delivered] = e->hop == HOP_LINK_DROP ? e->reason : REASON_NONE;
+    }
     if (e->hop == HOP_LINK_DROP) {
         if (!p->dropped++)
             p->first_drop = e->ts_ns;
@@ -60,18 +63,29 @@ static uint64_t bytes_begin(const struct trace_run *r, const struct lane *l, uin
     return from;
 }
 
-static void tell_packets(const struct telling *t, uint32_t rec, bool down)
+/* The packets that carried what this record wrote; *reset: what ended the connection, if none came through.
+ */
+static struct packets packets_under(const struct trace_run *r, uint32_t rec, bool down, uint32_t *reset)
 {
-    const struct trace_run *r = t->s->r;
     const struct trace_event *e = &r->event[rec];
-    struct lane *l = lane_of(r, e);
-    if (!l)
-        return;
-    struct lane *other = l->peer != TRACE_NONE ? &r->index->lane[l->peer] : NULL;
+    struct lane *l = lane_of(r, e), *other = l && l->peer != TRACE_NONE ? &r->index->lane[l->peer] : NULL;
     struct packets p = {.r = r};
+    *reset = TRACE_NONE;
+    if (!l)
+        return p;
     link_packets(r, down ? other : l, down ? l : other, down,
                  (struct byte_range){bytes_begin(r, l, rec), e->arg, skewed_before(e->ts_ns)}, count_packet,
                  &p);
+    if (p.dropped && !p.delivered)
+        *reset = link_reset(r, down ? other : l, down ? l : other, skewed_before(e->ts_ns));
+    return p;
+}
+
+static void tell_packets(const struct telling *t, uint32_t rec, bool down)
+{
+    const struct trace_run *r = t->s->r;
+    uint32_t reset;
+    struct packets p = packets_under(r, rec, down, &reset);
     if (!p.dropped && !p.delivered)
         return;
     buf_str(t->out, "                     packets under it: ");
@@ -97,8 +111,6 @@ static void tell_packets(const struct telling *t, uint32_t rec, bool down)
             buf_printf(t->out, " +%.3f", ((double)p.at[i] - (double)p.at[0]) / 1e9);
         buf_printf(t->out, " s%s\n", n > TRIES_MAX ? " and later" : "");
     }
-    uint32_t reset =
-        p.delivered ? TRACE_NONE : link_reset(r, down ? other : l, down ? l : other, skewed_before(e->ts_ns));
     if (reset != TRACE_NONE)
         buf_printf(t->out, "                     the connection was reset at %+.3f ms (%s)  [#%u]\n",
                    ((double)r->event[reset].ts_ns - (double)t->zero_ns) / 1e6,
@@ -160,6 +172,52 @@ static void tell_head(struct telling *t, uint32_t first)
     buf_printf(t->out, "+0 is %s.%06llu UTC\n", when, (unsigned long long)(utc_ns % 1000000000 / 1000));
 }
 
+static double seconds_in(const struct telling *t, uint64_t ns)
+{
+    return ((double)ns - (double)t->zero_ns) / 1e9;
+}
+
+/* The record whose bytes were lost: the last push to this recipient, else the last send. */
+static uint32_t last_written(const struct story *s, uint32_t from, uint32_t to, bool *down)
+{
+    *down = true;
+    for (uint32_t k = to; k-- > from;)
+        if (s->r->event[s->direct[k].rec].hop == HOP_SERVER_PUSH)
+            return s->direct[k].rec;
+    *down = false;
+    return s->any_server == TRACE_NONE && s->sends ? s->send[s->sends - 1] : TRACE_NONE;
+}
+
+/* A loss that packets explain, in one sentence. */
+static void tell_loss(const struct telling *t, const struct trace_pair *p, uint32_t from, uint32_t to)
+{
+    const struct story *s = t->s;
+    bool down;
+    uint32_t reset, rec = last_written(s, from, to, &down);
+    struct packets k = {0};
+    if (rec != TRACE_NONE && verdict_is_loss(p->verdict))
+        k = packets_under(s->r, rec, down, &reset);
+    if (!k.dropped || k.delivered)
+        return;
+    buf_printf(t->out, "                     in short: %s at %+.2f s dropped its %s", reason_text(k.why[0]),
+               seconds_in(t, k.at[0]), k.dropped > 1 ? "packet; TCP retried at" : "packet");
+    for (uint32_t i = 1; i < k.dropped && i < TRIES_MAX; i++)
+        if (k.why[i] == k.why[i - 1])
+            buf_printf(t->out, "%s %+.2f", i > 1 ? "," : "", seconds_in(t, k.at[i]));
+        else
+            buf_printf(t->out, "%s %+.2f (%s)", i > 1 ? "," : "", seconds_in(t, k.at[i]),
+                       reason_text(k.why[i]));
+    buf_printf(t->out, "%s%s", k.dropped > 1 ? " s" : "", k.dropped > TRIES_MAX ? " and later" : "");
+    if (reset != TRACE_NONE)
+        buf_printf(t->out, "; RST at %+.2f s", seconds_in(t, s->r->event[reset].ts_ns));
+    bool once = down ? s->one_push && !s->many_push : !s->outbox && s->attempts_max <= 1;
+    buf_printf(t->out, "%s: %s\n",
+               !once  ? ""
+               : down ? "; never pushed again"
+                      : "; never resent",
+               verdict_name(p->verdict));
+}
+
 static void tell_pair(const struct telling *t, const struct trace_pair *p)
 {
     uint32_t from, to;
@@ -172,6 +230,7 @@ static void tell_pair(const struct telling *t, const struct trace_pair *p)
                    p->reason ? ")" : "");
     buf_char(t->out, '\n');
     story_slice(t->s, p->recipient, &from, &to);
+    tell_loss(t, p, from, to);
     for (uint32_t k = from; k < to; k++)
         tell_record(t, t->s->direct[k].rec);
     if (p->verdict == VERDICT_DELIVERED)
