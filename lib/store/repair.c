@@ -224,9 +224,9 @@ static int agree(struct repairing *r)
         r->out->log_rebuilt = r->rebuild = true;
         r->index = 0;
         rc = pages(r, KV_LOG, drop_log);
-        rc = rc ? rc : meta(r);
         rc = rc ? rc : pages(r, KV_MSG, each_msg);
     }
+    rc = rc ? rc : meta(r);
     rc =
         rc ? rc : r->kv->ops->scan(r->kv, KV_MEMBER, all, all, false, count_member, &r->out->members, r->ctx);
     return rc ? rc : r->kv->ops->sync(r->kv, r->ctx);
