@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define CURSOR_SAVE_NS NS_PER_S
-#define SWEEP_TICKS    50    /* a round of the clocks takes so many ticks (of 20 ms) */
-#define SWEEP_LEAST    4096u /* clocks a tick */
+#define SWEEP_TICKS    50  /* a round of the clocks takes so many ticks (of 20 ms) */
+#define SWEEP_LEAST    64u /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)
 {

@@ -70,8 +70,21 @@ static size_t node_bytes(size_t levels, size_t key_n)
     return sizeof(struct node) + levels * sizeof(struct node *) + key_n;
 }
 
+/* The first 8 bytes as one number: most keys differ there. */
+static uint64_t first_bytes(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return be64toh(v);
+}
+
 static int compare(const struct node *n, struct kv_bytes key)
 {
+    if (n->key_n >= 8 && key.n >= 8) {
+        uint64_t a = first_bytes(node_key(n)), b = first_bytes(key.p);
+        if (a != b)
+            return a < b ? -1 : 1;
+    }
     size_t min = n->key_n < key.n ? n->key_n : key.n;
     int c = min ? memcmp(node_key(n), key.p, min) : 0;
     return c ? c : n->key_n < key.n ? -1 : n->key_n > key.n;
