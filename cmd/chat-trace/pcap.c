@@ -249,7 +249,7 @@ static bool summarize(const struct listing *l, const struct opt_set *o)
     if (opt_verbosity(o) < 0)
         return hole;
     for (int i = 0; i < n; i++)
-        if (f[i].text && f[i].value)
+        if (f[i].text && (f[i].value || i == 0))
             fprintf(stderr, "%12" PRIu64 "  %s\n", f[i].value, f[i].text);
     if (!l->tap.count.conns[TAP_WEBSOCKET])
         fputs("no WebSocket connection in it\n", stderr);
@@ -320,7 +320,7 @@ int tool_pcap(const struct opt_set *o, int *status, struct err_ctx *err)
     int wrote = capture_writer_close(l.writer, closed ? NULL : &later);
     if (!rc && (closed || wrote))
         rc = err_set(err, closed ? closed : wrote, "%s", later.text);
-    bool hole = l.packets && summarize(&l, o);
+    bool hole = (l.packets || opt_given(o, "interface")) && summarize(&l, o);
     *status = interrupted && !opt_given(o, "interface") ? err_exit_status(ERR_INTERRUPTED) : hole ? 2 : 0;
     capture_filter_free(l.filter);
     chat_decoder_release(&l.decoder);
