@@ -7,6 +7,7 @@
 #include "util/mutant.h"
 
 #define USERS_MAX PROTO_USERS_MAX
+#define ENDED     3 /* role of an empty row: a removal whose beginning is not known (yet) ends here */
 
 /* ---- bodies of membership entries: {"user":"8"}, {"users":["7","8"]} ---- */
 
@@ -127,6 +128,8 @@ static void add_rows(struct events *v, const struct offer *o)
     size_t n = v->n;
     for (size_t i = 0; i < o->members_n; i++) {
         const struct member_row *m = &o->members[i];
+        if (m->from >= m->to && m->role == ENDED && concerns(v, n, m->user))
+            add(v, m->user, m->to, false, 0);
         if (m->from >= m->to || !concerns(v, n, m->user))
             continue;
         add(v, m->user, m->from, true, m->role);
@@ -154,9 +157,10 @@ static bool put_ranges(struct store_batch *b, uint64_t chat, const struct event 
         bool in = open.from != UINT64_MAX;
         if (!v[i].begins) {
             open.to = v[i].seq;
-            if (in && !MUTANT(REMOVAL_UNDONE) && !put_row(b, &open))
+            struct member_row ended = {chat, v[i].user, v[i].seq, v[i].seq, ENDED};
+            if (!put_row(b, in ? &open : &ended))
                 return false;
-            open.from = MUTANT(REMOVAL_UNDONE) ? open.from : UINT64_MAX;
+            open.from = UINT64_MAX;
             continue;
         }
         if (in && open.role != MEMBER_INVITED && v[i].role != MEMBER_INVITED) {

@@ -232,7 +232,7 @@ static void on_press(struct timer *t)
     struct load_phone *p = x->phone;
     struct load *l = p->load;
     load_now(l);
-    bool ticked = client_has_outbox(&p->client) && !outbox_find(&p->client.outbox, &x->id);
+    bool ticked = client_has_outbox(&p->client) && !x->asked && !outbox_find(&p->client.outbox, &x->id);
     if (!ticked && p->background) { /* the person will see it when they are back */
         after(p, &x->timer, habits_of(p)->resend_after);
         return;

@@ -117,12 +117,13 @@ void keep_forge(struct load_phone *p, struct msg *m, struct msg_entry *room)
 static void said_yes(struct load_phone *p, const struct client_effect *e)
 {
     struct load *l = p->load;
-    const struct load_habits *h = habits_of(p);
+    const struct press *before = p->waiting;
     l->recovery.asked++;
-    if (!rng_hit(&p->rng, RNG_SHARE(h->resend_share_ppm)))
-        return;
-    l->recovery.said_yes++;
     press_later(p, &e->id, e->chat, 0, e->body);
+    if (p->waiting == before)
+        return;
+    p->waiting->asked = true;
+    l->recovery.said_yes++;
 }
 
 void keep_effect(struct load_phone *p, const struct client_effect *e)

@@ -49,6 +49,7 @@ struct press {
     struct id id;
     uint64_t chat, intent, end_offset; /* legacy: it is ticked when TCP has acknowledged up to here */
     uint32_t body_len;
+    bool asked; /* by the app: send again? */
     char body[];
 };
 

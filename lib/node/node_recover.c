@@ -2,7 +2,6 @@
  */
 #include "node/node_impl.h"
 #include "util/log.h"
-#include "util/mutant.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -85,7 +84,7 @@ static void ask(struct node *n, struct session *s, uint64_t chat, struct msg_ran
 
 void node_recover_ahead(struct node *n, struct session *s, uint64_t chat, uint64_t from, uint64_t to)
 {
-    if (!node_recovers(n) || MUTANT(COPY_NOT_NOTICED))
+    if (!node_recovers(n))
         return;
     struct msg_range range = {from, to};
     accept_hold(&n->accept, chat, n->io.now.mono_ns + HOLD_NS);

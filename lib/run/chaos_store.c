@@ -42,7 +42,7 @@ static int must(struct chaos *c, char *const argv[], struct err_ctx *ctx)
 
 static int copy(struct chaos *c, const char *from, const char *to, struct err_ctx *ctx)
 {
-    char cp[] = "cp", a[] = "-a", f[700], t[700];
+    char cp[] = "/bin/cp", a[] = "-a", f[700], t[700];
     snprintf(f, sizeof f, "%s", from);
     snprintf(t, sizeof t, "%s", to);
     return must(c, (char *[]){cp, a, f, t, NULL}, ctx);

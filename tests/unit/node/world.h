@@ -138,7 +138,7 @@ static void world_settle(struct world *w)
     }
 }
 
-static void world_pass(struct world *w, uint64_t ms)
+static inline void world_pass(struct world *w, uint64_t ms)
 {
     w->now.mono_ns += ms * NS_PER_MS;
     w->now.wall_us += ms * 1000;
@@ -278,7 +278,7 @@ static json_t *peer_take(struct peer *p, const char *t)
     return NULL;
 }
 
-static size_t peer_count(const struct peer *p, const char *t)
+static inline size_t peer_count(const struct peer *p, const char *t)
 {
     size_t n = 0;
     for (size_t i = 0; i < json_array_size(p->got); i++)
