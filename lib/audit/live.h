@@ -33,6 +33,7 @@ struct live_promises {
     bool resumes; /* devices are brought up to date; holes are announced */
     bool
         recovers; /* what a restore took comes back from devices, to its own place, and to who never had it */
+    bool copies;  /* devices keep what they were shown, and know it by its id */
 };
 
 struct live;

@@ -150,7 +150,7 @@ static void check_once(struct live *l, const struct live_chat *c, const struct l
     struct showing key = showing_of(s, id);
     uint64_t *before = map_put(&l->shown, &key, NULL);
     BUG_ON(!before);
-    if (*before)
+    if (*before && l->promises.recovers)
         live_fail(l, LIVE_SHOWN_TWICE, c->id, id,
                   "user %" PRIu64 " device %u showed a message of chat %" PRIu64 " at seq %" PRIu64
                   " and again at %" PRIu64,
@@ -169,7 +169,7 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
     if (!c || !is_strict(l, user, device))
         return;
     struct live_seat *s = live_seat(c, user, device);
-    if (l->promises.recovers)
+    if (l->promises.copies)
         check_once(l, c, s, seq, id);
     if (s->known && seq <= s->seq && epoch == s->epoch)
         live_fail(l, LIVE_SHOWN_TWICE, chat, id,
@@ -189,14 +189,14 @@ void live_passed(struct live *l, uint64_t user, uint32_t device, uint64_t chat, 
                  uint64_t from, const struct id *id)
 {
     struct live_chat *c = live_chat(l, chat);
-    if (!c || l->failed || !l->promises.recovers || !is_strict(l, user, device))
+    if (!c || l->failed || !l->promises.copies || !is_strict(l, user, device))
         return;
     struct live_seat *s = live_seat(c, user, device);
     struct showing key = showing_of(s, id);
-    if ((s->known && seq <= s->seq) || (from != user && !map_get(&l->shown, &key)))
-        return;
-    if (s->known || !s->forgot)
-        check_holes(l, c, s, seq);
+    if ((!s->known && s->forgot) || (s->known && seq <= s->seq) ||
+        (from != user && !map_get(&l->shown, &key)))
+        return; /* who forgot begins where its first message stands, and calls what lies before it known */
+    check_holes(l, c, s, seq);
     s->known = true;
     s->epoch = epoch;
     s->seq = seq;

@@ -40,6 +40,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
     struct live_promises p = {.log = delivery_needs_log(features),
                               .dedup = (features & DELIVERY_RETRY) != 0,
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
+    p.copies = sim_keeps_copies(s);
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);

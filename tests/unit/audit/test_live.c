@@ -65,7 +65,7 @@ static void open_store(struct story *t)
 static struct story *begin(void)
 {
     struct story *t = calloc(1, sizeof *t);
-    const struct live_promises all = {true, true, true, false};
+    const struct live_promises all = {true, true, true, false, false};
     const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
     t->live = live_new(&all);
     assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
