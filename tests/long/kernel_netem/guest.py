@@ -213,6 +213,36 @@ def ceiling():
     ok(len(found) == 3, f"without rules this machine carries {found}")
 
 
+def stream(*args):
+    """Mbit/s of a TCP stream's payload; 0: none came."""
+    server = subprocess.Popen(["ip", "netns", "exec", "far", "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    deadline, got = time.monotonic() + 20, 0
+    while not got and time.monotonic() < deadline:
+        out = run("iperf3", "-J", "-t", "6", "-O", "2", *args, "-c", "10.0.0.2").stdout
+        r = json.loads(out) if out.startswith("{") else {}
+        got = r.get("end", {}).get("sum_received", {}).get("bits_per_second", 0) / 1e6
+    server.kill()
+    server.wait()
+    return got
+
+
+def fast_rates():
+    """Rates that this machine can't reach packet by packet, by TCP, which it sends 64 kB at a time."""
+    found = {}
+    for profile, up, down in (("rate=30mbit,delay=1ms,queue=100ms", 30, 30), ("firefox-wifi", 15, 30),
+                              ("down.rate=100mbit,up.rate=10mbit,delay=25ms,queue=100ms", 10, 100)):
+        r = netem("apply", "v0", profile)
+        got = {"up": stream(), "down": stream("-R")}
+        netem("clear", "v0")
+        # of an IP packet of 1500 bytes 1448 are payload; TCP itself may leave some of the rate unused, and can't take more
+        share = {d: got[d] / want for d, want in (("up", up), ("down", down))}
+        found[profile] = {d: round(v, 2) for d, v in got.items()}
+        ok(r.returncode == 0 and all(0.9 < s < 0.975 for s in share.values()),
+           f"{profile}: a TCP stream gets {got['up']:.2f} of {up} Mbit/s up, {got['down']:.2f} of {down} down", (r.stderr, share))
+    print("STREAMS " + json.dumps(found), flush=True)
+
+
 def once(profile, seconds):
     r = netem("calibrate", profile, "--driver", "kernel", "--tolerance", "10ms", "--time", f"{seconds}s", "--packets",
               "20000", "--seed", "1", "--json")
@@ -237,7 +267,7 @@ def calibrate(profile, seconds):
 def main():
     load_modules()
     world()
-    for test in (read_back, foreign, ping_times, windows, kills, ceiling):
+    for test in (read_back, foreign, ping_times, windows, kills, ceiling, fast_rates):
         try:
             test()
         except Exception:  # noqa: BLE001
