@@ -333,7 +333,15 @@ static void plateau(struct flood *f)
     f->mass_left = (uint32_t)((uint64_t)f->cfg.phones * f->cfg.mass_ppm / 1000000);
 }
 
-/* All of them break at once (as fast as a loop can), stay dark, and come back at once. */
+/* Those that are back from the dark, and not served yet. */
+static uint32_t on_their_way(const struct flood *f)
+{
+    uint32_t served = f->ready + f->cfg.silent, dark = f->mass_left - f->mass_back, away = served + dark;
+    return away < f->cfg.phones ? f->cfg.phones - away : 0;
+}
+
+/* All of them break at once (as fast as a loop can), stay dark, and come back, as in the ramp
+ * no more at a time than a server can greet. */
 static void mass(struct flood *f)
 {
     uint64_t since = f->io.now.mono_ns - f->phase_ns;
@@ -348,7 +356,8 @@ static void mass(struct flood *f)
     }
     if (f->mass_next < f->mass_left || since < f->cfg.dark_ns)
         return;
-    for (uint32_t k = 0; f->mass_back < f->mass_left && k < STEP_AT_ONCE; k++) {
+    for (uint32_t k = 0; f->mass_back < f->mass_left && k < STEP_AT_ONCE && on_their_way(f) < GREETING_MAX;
+         k++) {
         uint32_t i = f->mass_back++;
         if (!f->phones[i].dark)
             continue;

@@ -94,7 +94,9 @@ int flood_verify(struct flood *f, struct store *s, uint64_t *bad, struct err_ctx
 
 /* The world's own measurements, for the report. */
 struct flood_outside {
-    uint64_t rss_before, rss_connected, server_rss_before, server_rss_connected; /* bytes, 0: unknown */
+    /* bytes, 0: unknown; connected: when the plateau begins, loaded: when it ends */
+    uint64_t rss_before, rss_connected, rss_loaded, server_rss_before, server_rss_connected,
+        server_rss_loaded;
 };
 void flood_set_outside(struct flood *f, const struct flood_outside *o);
 

@@ -66,6 +66,10 @@ static size_t figures(const struct flood *f, struct figure *out)
     double for_s = (double)f->cfg.for_ns / 1e9;
     if (for_s < plateau_s)
         plateau_s = for_s + (double)(f->cfg.mass_ppm ? f->mass_done_ns + f->cfg.dark_ns : 0) / 1e9;
+    const struct flood_outside *o = &f->outside;
+    uint64_t rss = o->rss_loaded > o->rss_connected ? o->rss_loaded : o->rss_connected;
+    uint64_t server_rss =
+        o->server_rss_loaded > o->server_rss_connected ? o->server_rss_loaded : o->server_rss_connected;
     uint64_t lost = 0, twice = 0;
     for (uint32_t i = 0; i < f->cfg.phones; i++) {
         const struct flood_phone *p = &f->phones[i];
@@ -121,15 +125,17 @@ static size_t figures(const struct flood *f, struct figure *out)
         {"drained", f->drained, true},
         {"lag_p(99)", ms_of(&f->lag_us, 9900), false},
         {"lag_max", ms_of(&f->lag_us, 10000), false},
-        {"rss_per_phone", (double)per_phone(f->outside.rss_before, f->outside.rss_connected, f->cfg.phones),
-         true},
+        {"rss_per_phone", (double)per_phone(f->outside.rss_before, rss, f->cfg.phones), true},
+        {"rss_per_phone_connected",
+         (double)per_phone(f->outside.rss_before, f->outside.rss_connected, f->cfg.phones), true},
+        {"server_rss_per_session_loaded",
+         (double)per_phone(f->outside.server_rss_before, server_rss, f->cfg.phones), true},
         {"server_rss_per_session",
          (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_connected, f->cfg.phones),
          true},
-        {"rss_mib", (double)f->outside.rss_connected / 1048576.0, false},
-        {"resident_mib", (double)(f->outside.rss_connected + f->outside.server_rss_connected) / 1048576.0,
-         false},
-        {"server_rss_mib", (double)f->outside.server_rss_connected / 1048576.0, false},
+        {"rss_mib", (double)rss / 1048576.0, false},
+        {"resident_mib", (double)(rss + server_rss) / 1048576.0, false},
+        {"server_rss_mib", (double)server_rss / 1048576.0, false},
     };
     _Static_assert(sizeof all / sizeof *all <= FIGURES_MAX, "room for all figures");
     for (; n < sizeof all / sizeof *all; n++)

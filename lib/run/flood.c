@@ -45,7 +45,8 @@ struct flood_run {
     ev_prepare flush;
     ev_signal on_int, on_term;
     uint64_t beats_ns, stopped_ns;
-    bool interrupted, measured;
+    int measured; /* times */
+    bool interrupted;
 };
 
 /* ---- what the phones ask ---- */
@@ -283,14 +284,20 @@ static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
         ev_break(loop, EVBREAK_ALL);
         return;
     }
-    if (r->measured)
+    if (r->measured == 2)
         return;
     flood_status(r->flood, &s);
-    if (strcmp(s.phase, "plateau") != 0)
+    bool plateau = !strcmp(s.phase, "plateau"),
+         past = !strcmp(s.phase, "mass reconnect") || !strcmp(s.phase, "drain");
+    if (r->measured ? !past : !plateau)
         return;
-    r->measured = true;
-    r->outside.rss_connected = own_rss();
-    r->outside.server_rss_connected = server_rss(r->cfg);
+    if (r->measured++) {
+        r->outside.rss_loaded = own_rss();
+        r->outside.server_rss_loaded = server_rss(r->cfg);
+    } else {
+        r->outside.rss_connected = own_rss();
+        r->outside.server_rss_connected = server_rss(r->cfg);
+    }
     flood_set_outside(r->flood, &r->outside);
 }
 
