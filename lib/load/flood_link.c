@@ -69,7 +69,7 @@ static struct flood_item *item_new(struct flood *f, size_t n)
         item = malloc(size);
     } else if (f->unused[class]) {
         item = f->unused[class];
-        memcpy(&f->unused[class], item, sizeof(void *));
+        memcpy(&f->unused[class], item, sizeof f->unused[class]);
     } else {
         if (f->arena_left < size) {
             char *arena = aligned_alloc(64, ARENA_BYTES);
@@ -94,7 +94,7 @@ static void item_free(struct flood *f, struct flood_item *item)
         free(item);
         return;
     }
-    memcpy(item, &f->unused[class], sizeof(void *));
+    memcpy(item, &f->unused[class], sizeof f->unused[class]);
     f->unused[class] = item;
 }
 
