@@ -59,7 +59,8 @@ static struct copy *shared(struct copies *c, const struct msg *m)
         memcpy(e->text, m->kind.p, m->kind.n);
     if (m->body.n)
         memcpy(e->text + m->kind.n, m->body.p, m->body.n);
-    return *slot = e;
+    *slot = e;
+    return e;
 }
 
 /* The first place with seq >= this. */
