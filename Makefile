@@ -10,7 +10,7 @@ comma   := ,
 B       := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(MUTANT),-$(MUTANT))
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 
-PKGS    := libwebsockets libsodium jansson libnl-3.0 libnl-route-3.0 zlib libzstd libpcap
+PKGS    := libwebsockets libsodium jansson libnl-3.0 libnl-route-3.0 zlib libzstd libpcap libcurl
 CFLAGS  ?= $(if $(DEV),-O0,-O2) -g
 WARN    := -Wall -Wextra $(if $(DEV),-Werror)
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -fno-omit-frame-pointer -pthread $(WARN) $(CFLAGS) \

@@ -4,7 +4,7 @@
 set -eu
 want="gcc libc6-dev binutils make pkg-config git
 libwebsockets-dev libev-dev librocksdb-dev libsodium-dev libjansson-dev libcmocka-dev libnl-3-dev libnl-route-3-dev
-zlib1g-dev libzstd-dev libpcap-dev libfuse3-dev fuse3 iproute2 iputils-ping iperf3 procps
+zlib1g-dev libzstd-dev libpcap-dev libcurl4-openssl-dev libfuse3-dev fuse3 iproute2 iputils-ping iperf3 procps
 python3 python3-websockets curl clang clang-format cppcheck $*"
 missing=""
 for p in $want; do

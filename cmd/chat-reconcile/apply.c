@@ -55,9 +55,14 @@ static int whole(const struct opt_set *o, bool undo, bool change, int *status, s
     return rc;
 }
 
-int tool_apply(const struct opt_set *o, bool undo, int *status, struct err_ctx *err)
+int tool_apply(const struct opt_set *o, int *status, struct err_ctx *err)
 {
-    return whole(o, undo, opt_flag(o, "yes"), status, err);
+    return whole(o, false, opt_flag(o, "yes"), status, err);
+}
+
+int tool_undo(const struct opt_set *o, int *status, struct err_ctx *err)
+{
+    return whole(o, true, opt_flag(o, "yes"), status, err);
 }
 
 int tool_verify(const struct opt_set *o, int *status, struct err_ctx *err)

@@ -8,12 +8,18 @@
 #include "report/report.h"
 #include "util/clock.h"
 
-static volatile int interrupted;
+volatile int tool_interrupted;
 
 static void on_signal(int sig)
 {
     (void)sig;
-    interrupted = 1;
+    tool_interrupted = 1;
+}
+
+void tool_watch_signals(void)
+{
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
 }
 
 /* ---- progress ---- */
@@ -64,17 +70,16 @@ int tool_check_run(struct tool_checked *out, const struct opt_set *o, reconcile_
                                  .seed = opt_seed(o),
                                  .found = found,
                                  .progress = progress,
-                                 .interrupted = &interrupted,
+                                 .interrupted = &tool_interrupted,
                                  .arg = arg};
     int n = 0, rc = 0, want = opt_operands(o);
     if (want > RECONCILE_SOURCES_MAX)
         return err_set(err, ERR_USAGE, "at most %d sources", RECONCILE_SOURCES_MAX);
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    tool_watch_signals();
     told = (struct told){.began = clock_mono_ns(), .on = opt_verbosity(o) >= 0 && isatty(STDERR_FILENO)};
     told.phase_began = told.began;
     while (n < want && !rc) {
-        rc = tool_source(&sources[n], opt_operand(o, n), o, err);
+        rc = tool_source(&sources[n], opt_operand(o, n), o, opt_flag(o, "sorted"), err);
         n += !rc;
     }
     rc = rc ? rc : reconcile_check(sources, n, &c, &out->result, err);

@@ -38,21 +38,23 @@ static int copy(struct reconcile_source *s, struct writing *w, struct err_ctx *e
     return n < 0 ? (int)n : rc;
 }
 
-int tool_export(const struct opt_set *o, struct err_ctx *err)
+int tool_export(const struct opt_set *o, int *status, struct err_ctx *err)
 {
     struct reconcile_source *s = NULL;
     struct writing w = {.line = BUF_INIT(1u << 20), .path = opt_string(o, "output")};
+    *status = 0;
     bool bin = !strcmp(opt_string(o, "format"), "bin");
     if (bin && !w.path)
         return err_set(err, ERR_USAGE, "export --format bin: -o FILE is missing");
-    int rc = tool_source(&s, opt_operand(o, 0), NULL, err);
+    tool_watch_signals();
+    int rc = tool_source(&s, opt_operand(o, 0), o, false, err);
     if (rc)
         return rc;
     if (s->witness)
         rc = err_set(err, ERR_USAGE, "%s: journals and traces are no rows of a log", opt_operand(o, 0));
     /* the form is decided by what the source declares; JSONL says it with its first row */
     if (!rc && bin && !s->has)
-        rc = err_set(err, ERR_USAGE, "%s: only stores, backups and bin: are written as bin",
+        rc = err_set(err, ERR_USAGE, "%s: only stores, backups, servers and bin: are written as bin",
                      opt_operand(o, 0));
     if (!rc && bin)
         rc = reconcile_bin_new(&w.bin, w.path, s->has, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cmd/chat-reconcile/plan.h"
+#include "cmd/chat-reconcile/server.h"
 #include "store/kv.h"
 
 struct found {
@@ -17,7 +18,9 @@ struct planning {
     struct found *found;
     size_t n, cap;
     const char *truth, *target;
-    bool to_store, from_store;
+    bool to_store, from_store, from_server;
+    struct kv *kv; /* where whole entries come from */
+    struct server_conn *server;
 };
 
 static int remember(void *arg, const struct reconcile_finding *f, struct err_ctx *err)
@@ -95,14 +98,14 @@ static const char *cannot(const struct planning *p, const struct found *x)
         return NULL;
     if (x->kind != RECONCILE_LOST)
         return "a store's log is only added to; this needs a person";
-    if (!p->from_store)
-        return "only a store or a backup holds whole entries with their tags";
+    if (!p->from_store && !p->from_server)
+        return "only a store, a backup or a server holds whole entries with their tags";
     return x->want.flags & RECONCILE_SYSTEM ? "memberships come back through the server, removals first"
                                             : NULL;
 }
 
 static int add_row(struct buf *b, const char *name, bool has, const struct reconcile_row *row,
-                   const char *line, struct kv *kv, struct err_ctx *err)
+                   const char *line, const struct planning *whole, struct err_ctx *err)
 {
     int rc = 0;
     buf_printf(b, ",\"%s\":", name);
@@ -110,15 +113,16 @@ static int add_row(struct buf *b, const char *name, bool has, const struct recon
         buf_str(b, "null");
     else if (line)
         buf_str(b, line);
-    else if (kv)
-        rc = store_entry_json(b, kv, row, err);
+    else if (whole && whole->kv)
+        rc = store_entry_json(b, whole->kv, row, err);
+    else if (whole && whole->server)
+        rc = server_entry_json(b, whole->server, row, err);
     else
         reconcile_jsonl_write(b, row);
     return rc;
 }
 
-static int write_item(FILE *f, const struct planning *p, size_t i, struct kv *kv, struct buf *b,
-                      struct err_ctx *err)
+static int write_item(FILE *f, const struct planning *p, size_t i, struct buf *b, struct err_ctx *err)
 {
     const struct found *x = &p->found[i];
     const char *why = cannot(p, x);
@@ -127,7 +131,7 @@ static int write_item(FILE *f, const struct planning *p, size_t i, struct kv *kv
     buf_printf(b, "{\"n\":%zu,\"class\":\"%s\"", i + 1, reconcile_kind_name(x->kind));
     int rc = add_row(b, "from", x->has_have, &x->have, x->have_line, NULL, err);
     rc = rc ? rc
-            : add_row(b, "to", x->has_want && !keep, &x->want, x->want_line, why || !p->to_store ? NULL : kv,
+            : add_row(b, "to", x->has_want && !keep, &x->want, x->want_line, why || !p->to_store ? NULL : p,
                       err);
     if (extra && x->has_want && !rc)
         rc = add_row(b, "beside", true, &x->want, x->want_line, NULL, err);
@@ -143,14 +147,15 @@ static int write_item(FILE *f, const struct planning *p, size_t i, struct kv *kv
     return rc || fwrite(b->data, b->len, 1, f) == 1 ? rc : err_errno(err, "plan");
 }
 
-static int write_plan(struct planning *p, FILE *f, struct err_ctx *err)
+static int write_plan(struct planning *p, FILE *f, const struct opt_set *o, struct err_ctx *err)
 {
     struct buf b = BUF_INIT(4u << 20);
-    struct kv *kv = NULL;
     const char *dir = !strncmp(p->truth, "backup:", 7) ? p->truth + 7 : p->truth + strlen("store:rocksdb:");
     int rc = 0;
     if (p->to_store && p->from_store)
-        rc = kv_rocksdb_open(&kv, &(struct kv_rocksdb_config){.dir = dir, .read_only = true}, err);
+        rc = kv_rocksdb_open(&p->kv, &(struct kv_rocksdb_config){.dir = dir, .read_only = true}, err);
+    else if (p->to_store && p->from_server)
+        rc = server_conn_open(&p->server, p->truth + strlen("server:"), o, err);
     buf_str(&b, "{\"plan\":1,\"truth\":");
     buf_json_str(&b, p->truth, strlen(p->truth));
     buf_str(&b, ",\"target\":");
@@ -158,13 +163,14 @@ static int write_plan(struct planning *p, FILE *f, struct err_ctx *err)
     buf_str(&b, "}\n");
     fwrite(b.data, b.len, 1, f);
     for (size_t i = 0; i < p->n && !rc; i++)
-        rc = write_item(f, p, i, kv, &b, err);
+        rc = write_item(f, p, i, &b, err);
     if (!rc)
         fprintf(f, "{\"end\":%zu}\n", p->n);
     if (!rc && (fflush(f) || ferror(f)))
         rc = err_errno(err, "plan");
-    if (kv)
-        kv->ops->close(kv);
+    if (p->kv)
+        p->kv->ops->close(p->kv);
+    server_conn_close(p->server);
     buf_release(&b);
     return rc;
 }
@@ -184,6 +190,7 @@ int tool_plan(const struct opt_set *o, int *status, struct err_ctx *err)
     FILE *f = stdout;
     p.to_store = !strncmp(p.target, "store:rocksdb:", 14);
     p.from_store = !strncmp(p.truth, "store:rocksdb:", 14) || !strncmp(p.truth, "backup:", 7);
+    p.from_server = !strncmp(p.truth, "server:", 7);
     if (!p.to_store && strncmp(p.target, "jsonl:", 6) != 0)
         return err_set(err, ERR_UNSUPPORTED, "%s: a plan changes store:rocksdb:DIR or jsonl:FILE", p.target);
     int rc = tool_check_run(&c, o, remember, &p, err);
@@ -194,7 +201,7 @@ int tool_plan(const struct opt_set *o, int *status, struct err_ctx *err)
     if (!rc && path && !(f = fopen(path, "we")))
         rc = err_errno(err, "%s", path);
     if (!rc)
-        rc = write_plan(&p, f, err);
+        rc = write_plan(&p, f, o, err);
     if (path && f && f != stdout && fclose(f) && !rc)
         rc = err_errno(err, "%s", path);
     if (!rc && path)

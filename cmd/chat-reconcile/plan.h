@@ -45,6 +45,11 @@ int plan_unrun_store(struct plan *p, const char *dir, bool change, struct err_ct
 
 /* The whole entry at a row's place as a row with op, kind, body, tag, key. ERR_NOTFOUND. */
 struct kv;
+struct entry;
+struct server_conn;
+int server_entry_json(struct buf *out, struct server_conn *c, const struct reconcile_row *row,
+                      struct err_ctx *err);
+void plan_entry_json(struct buf *out, const struct reconcile_row *row, const struct entry *e);
 int store_entry_json(struct buf *out, struct kv *kv, const struct reconcile_row *row, struct err_ctx *err);
 
 #endif

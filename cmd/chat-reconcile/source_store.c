@@ -127,6 +127,17 @@ static void add_base64(struct buf *b, const char *name, const void *p, size_t n)
     buf_char(b, '"');
 }
 
+void plan_entry_json(struct buf *out, const struct reconcile_row *row, const struct entry *e)
+{
+    reconcile_jsonl_write(out, row);
+    out->len--; /* the brace */
+    buf_printf(out, ",\"op\":%u", e->op);
+    add_base64(out, "kind_b64", e->kind, e->kind_len);
+    add_base64(out, "body_b64", e->body, e->body_len);
+    add_base64(out, "tag", e->tag, sizeof e->tag);
+    buf_printf(out, ",\"key\":\"%llu\"}", (unsigned long long)e->key_id);
+}
+
 int store_entry_json(struct buf *out, struct kv *kv, const struct reconcile_row *row, struct err_ctx *err)
 {
     struct row_key k;
@@ -138,15 +149,8 @@ int store_entry_json(struct buf *out, struct kv *kv, const struct reconcile_row 
         err_set(err, rc, "chat %llu seq %llu: gone meanwhile", (unsigned long long)row->chat,
                 (unsigned long long)row->seq);
     rc = rc ? rc : row_msg_read(&e, key_bytes(&k), (struct kv_bytes){val.data, val.len}, err);
-    if (!rc) {
-        reconcile_jsonl_write(out, row);
-        out->len--; /* the brace */
-        buf_printf(out, ",\"op\":%u", e.op);
-        add_base64(out, "kind_b64", e.kind, e.kind_len);
-        add_base64(out, "body_b64", e.body, e.body_len);
-        add_base64(out, "tag", e.tag, sizeof e.tag);
-        buf_printf(out, ",\"key\":\"%llu\"}", (unsigned long long)e.key_id);
-    }
+    if (!rc)
+        plan_entry_json(out, row, &e);
     buf_release(&val);
     return rc;
 }
