@@ -40,16 +40,6 @@ static void table_make(void)
             table[t][i] = table[t - 1][i] >> 8 ^ table[0][table[t - 1][i] & 0xff];
 }
 
-static uint32_t le32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t le64(const uint8_t *p)
-{
-    return le32(p) | (uint64_t)le32(p + 4) << 32;
-}
-
 static uint32_t crc32c(const uint8_t *p, size_t n)
 {
     uint32_t c = ~0u;
@@ -63,6 +53,13 @@ static uint32_t crc32c(const uint8_t *p, size_t n)
     return ~c;
 }
 
+bool kv_rocksdb_crc_fits(const uint8_t *p, size_t n, const uint8_t stored[4])
+{
+    pthread_once(&table_once, table_make);
+    uint32_t crc = crc32c(p, n);
+    return le32(stored) == (crc >> 15 | crc << 17) + MASK;
+}
+
 /* A record at p, whole and with its check sum right; n bytes are there. */
 static bool valid(const uint8_t *p, size_t n)
 {
@@ -70,10 +67,7 @@ static bool valid(const uint8_t *p, size_t n)
     if (n < HEADER || p[6] == 0 || len > n - HEADER)
         return false;
     size_t summed = 1 + len + (p[6] >= 5 && p[6] <= 8 ? 4 : 0);
-    if (summed > n - 6)
-        return false;
-    uint32_t crc = crc32c(p + 6, summed);
-    return le32(p) == (crc >> 15 | crc << 17) + MASK;
+    return summed <= n - 6 && kv_rocksdb_crc_fits(p + 6, summed, p);
 }
 
 struct walk {
@@ -258,7 +252,6 @@ int kv_rocksdb_inspect(const char *dir, struct err_ctx *ctx)
     uint64_t *logs = malloc(LOGS_MAX * sizeof *logs);
     size_t n = 0;
     bool files = false;
-    pthread_once(&table_once, table_make);
     int rc = logs ? list(dir, logs, &n, &files, ctx) : err_set(ctx, ERR_NOMEM, "%s: out of memory", dir);
     rc = rc ? rc : read_current(manifest, dir, files, ctx);
     if (rc == 0 && manifest[0]) {

@@ -94,7 +94,9 @@ int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx)
     rocksdb_tuning_release(&t);
     if (err) {
         r->db = NULL;
-        return kv_rocksdb_error(r, err, "open", ctx);
+        int rc_open = kv_rocksdb_error(r, err, "open", ctx);
+        int rc_table = rc_open == ERR_CORRUPT ? kv_rocksdb_inspect_tables(r->dir, ctx) : 0;
+        return rc_table ? rc_table : rc_open;
     }
     return 0;
 }

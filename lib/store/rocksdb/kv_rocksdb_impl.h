@@ -36,6 +36,19 @@ void kv_rocksdb_stop(struct kv_rocksdb *r);
 /* inspect.c: ERR_CORRUPT names the file, and the byte, for damage that RocksDB itself would take for the end
  * of a log, or for no database at all. */
 int kv_rocksdb_inspect(const char *dir, struct err_ctx *ctx);
+/* Is the masked crc32c of these bytes the stored one? */
+bool kv_rocksdb_crc_fits(const uint8_t *p, size_t n, const uint8_t stored[4]);
+static inline uint32_t le32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static inline uint64_t le64(const uint8_t *p)
+{
+    return le32(p) | (uint64_t)le32(p + 4) << 32;
+}
+/* inspect_table.c: ERR_CORRUPT names the first table whose footer, index or meta blocks are damaged. For a
+ * folder that RocksDB refused: 0 means that the damage is elsewhere, and leaves ctx alone. */
+int kv_rocksdb_inspect_tables(const char *dir, struct err_ctx *ctx);
 
 int kv_rocksdb_write(struct kv *kv, struct kv_batch *b, unsigned how, struct err_ctx *ctx);
 int kv_rocksdb_sync(struct kv *kv, struct err_ctx *ctx);

@@ -96,6 +96,7 @@ static rocksdb_options_t *family_options(int f, rocksdb_cache_t *cache)
     rocksdb_block_based_options_set_block_size(t, families[f].block);
     rocksdb_block_based_options_set_block_cache(t, cache);
     rocksdb_block_based_options_set_format_version(t, 5);
+    rocksdb_block_based_options_set_checksum(t, 1); /* crc32c: inspect_table.c computes it too */
     if (families[f].bloom)
         rocksdb_block_based_options_set_filter_policy(t, rocksdb_filterpolicy_create_bloom_full(10));
     rocksdb_options_set_block_based_table_factory(o, t);
