@@ -103,6 +103,7 @@ static int serve(struct err_ctx *err)
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
     c.drain_ns = opt_u64(set, "drain-timeout");
+    c.recover_for_ns = opt_u64(set, "recover-for");
     c.reserve_bytes = opt_u64(set, "reserve");
     c.clock_shift_us = (int64_t)(opt_u64(set, "clock-shift") / NS_PER_US);
     c.seed = opt_given(set, "seed") ? opt_seed(set) : 0;

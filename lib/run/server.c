@@ -284,6 +284,7 @@ static int open_all(struct server *s)
                              .ack_timeout_ns = c->features & DELIVERY_ACK ? c->ack_timeout_ns : 0,
                              .idle_timeout_ns = c->features & DELIVERY_ACK ? c->idle_timeout_ns : 0,
                              .hello_timeout_ns = 10 * NS_PER_S,
+                             .recover_for_ns = c->recover_for_ns,
                              .beat_s = c->beat_s,
                              .keys = &s->keys,
                              .seed = c->seed ? c->seed : random,
