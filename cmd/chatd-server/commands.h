@@ -25,13 +25,15 @@ struct backup_info {
     bool listed; /* there is a list: files were compared with it */
 };
 
+int command_serve(const struct opt_set *o, struct err_ctx *err);
 int command_token(const struct opt_set *o, struct err_ctx *err);
 int command_backup(const struct opt_set *o, struct err_ctx *err);
 int command_verify(const struct opt_set *o, struct err_ctx *err);
 int command_restore(const struct opt_set *o, struct err_ctx *err);
 int command_repair(const struct opt_set *o, struct err_ctx *err);
 
-/* rc back; for ERR_CORRUPT, the sentence goes on with what to do about a damaged store, and from which backup. */
+/* rc back; for ERR_CORRUPT, the sentence goes on with what to do about a damaged store, and from which
+ * backup. */
 int damage_remedy(int rc, const char *data, struct err_ctx *err);
 
 /* Every listed file against its hash, then every row: its check sum, and the log without a hole. The sentence
