@@ -80,8 +80,7 @@ static bool take_entry(struct whole *w, const struct plan_item *x)
 
 static bool tag_proves(const struct keys *k, const struct entry *e)
 {
-    struct tag_input in = {e->chat, e->epoch, e->seq,      e->sender, e->ts_us,   e->key_id,
-                           e->id,   e->kind,  e->kind_len, e->body,   e->body_len};
+    struct tag_input in = entry_tag_input(e);
     return tag_check(k, &in, e->tag);
 }
 
