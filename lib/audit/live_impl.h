@@ -69,6 +69,7 @@ struct live_device {
 struct live {
     struct live_promises promises;
     bool may_lose, failed, blinded;
+    uint64_t epoch; /* of the store as it was last opened */
     struct live_violation violation;
     struct map chats;   /* id -> struct live_chat * */
     struct map by_id;   /* id -> index + 1 */
