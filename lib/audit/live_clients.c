@@ -179,6 +179,8 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
         check_holes(l, c, s, seq);
     if (s->known && seq <= s->seq)
         return; /* what a gap passed over, and what a restore had lost: back at its own place */
+    if (!s->known && s->forgot && l->promises.recovers && epoch != l->epoch)
+        return; /* where it begins may lie above what came back */
     s->known = true;
     s->epoch = epoch;
     s->seq = seq;
