@@ -5,23 +5,11 @@
 #include "util/clock.h"
 #include "wire/pcap/evidence_impl.h"
 
+#define READ_NS (100 * NS_PER_MS) /* a program that waits for its sockets has read by then */
+
 static int by_id(const void *a, const void *b)
 {
     return memcmp(a, b, offsetof(struct ev_push, ts_ns));
-}
-
-int ev_find_pushes(const struct evidence *e, struct ev_sides *s, struct err_ctx *ctx)
-{
-    s->push = calloc((size_t)e->message.n + 1, sizeof *s->push);
-    if (!s->push)
-        return err_set(ctx, ERR_NOMEM, "out of memory");
-    for (uint32_t i = 0; i < e->message.n; i++) {
-        const struct ev_message *m = ev_message(e, i);
-        if (m->what == EV_MSG && ev_speaks_for(e, s, m->conn, TRACE_SIDE_SERVER))
-            s->push[s->pushes++] = (struct ev_push){m->id, ev_user_of(ev_conn(e, m->conn)), m->ts_ns};
-    }
-    qsort(s->push, s->pushes, sizeof *s->push, by_id);
-    return 0;
 }
 
 /* When the server pushed this message to the first of its recipients. */
@@ -41,6 +29,27 @@ uint64_t ev_first_push(const struct ev_sides *s, const struct id *id)
     return first;
 }
 
+int ev_find_pushes(const struct evidence *e, struct ev_sides *s, struct err_ctx *ctx)
+{
+    s->push = calloc((size_t)e->message.n + 1, sizeof *s->push);
+    if (!s->push)
+        return err_set(ctx, ERR_NOMEM, "out of memory");
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        const struct ev_message *m = ev_message(e, i);
+        if (m->what == EV_MSG && ev_speaks_for(e, s, m->conn, TRACE_SIDE_SERVER))
+            s->push[s->pushes++] = (struct ev_push){m->id, ev_user_of(ev_conn(e, m->conn)), m->ts_ns};
+    }
+    qsort(s->push, s->pushes, sizeof *s->push, by_id);
+    for (uint32_t i = 0; i < e->message.n; i++) {
+        const struct ev_message *m = ev_message(e, i);
+        struct ev_conn *c = ev_conn(e, m->conn);
+        uint64_t first = m->what == EV_SEND && m->dir == 0 ? ev_first_push(s, &m->id) : UINT64_MAX;
+        if (first < UINT64_MAX && first >= m->ts_ns && m->end > c->read_to)
+            c->read_to = m->end;
+    }
+    return 0;
+}
+
 /* The device opened another connection meanwhile: the server may have closed this one, its FIN behind bytes
  * that are stuck. */
 static bool superseded(const struct evidence *e, const struct ev_sides *s, const struct ev_conn *c,
@@ -55,13 +64,25 @@ static bool superseded(const struct evidence *e, const struct ev_sides *s, const
     return false;
 }
 
+/* The server left this connection, or the phone threw it away, so soon after that the server's program may
+ * not have come to it. A FIN of the phone's stands behind all it said: what the server closed after that FIN
+ * it had read to the end. */
+static bool ends_soon(const struct ev_conn *c, uint64_t ns)
+{
+    uint64_t server = c->may_end_ns[1], phone = c->end_seen_ns[0];
+    bool orderly = phone && !c->reset_by_client && server >= phone;
+    return (server && !orderly && server < ns + READ_NS) ||
+           (phone && c->reset_by_client && phone < ns + READ_NS);
+}
+
 /* What the server's TCP took and nobody was sent, on a connection that the server could not write to or was
- * about to close: its program may never have read it. */
+ * about to close: its program may never have read it. What it passed on of later bytes says that it did. */
 bool ev_maybe_unread(const struct evidence *e, const struct ev_sides *s, const struct ev_message *m)
 {
     const struct ev_conn *c = ev_conn(e, m->conn);
-    return s->legacy && ev_first_push(s, &m->id) == UINT64_MAX &&
-           ((c->stalled_ns && c->stalled_ns < m->ts_ns) || superseded(e, s, c, m->ts_ns + 100 * NS_PER_MS));
+    return s->legacy && ev_first_push(s, &m->id) == UINT64_MAX && m->end > c->read_to &&
+           ((c->stalled_ns && c->stalled_ns < m->ts_ns) || superseded(e, s, c, m->ts_ns + READ_NS) ||
+            ends_soon(c, m->ts_ns));
 }
 
 struct pair_key {

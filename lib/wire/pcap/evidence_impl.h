@@ -18,6 +18,12 @@ struct ev_packet {          /* TCP, of any connection until it is known which ar
     bool paired, lost, aired; /* lost: the comment says so; aired: the phone was there when it was offered */
 };
 
+struct ev_stuck {      /* one sender's bytes: while they lie unacknowledged a FIN behind them is not seen */
+    uint64_t since_ns; /* 0: all is acknowledged */
+    uint64_t was_ns, freed_ns; /* the same of what was acknowledged last, and when that was */
+    uint64_t packet_ns;        /* its last packet */
+};
+
 struct ev_conn {
     uint64_t open_ns, close_ns, end_ns, user;
     struct trace_flow flow; /* client first */
@@ -34,11 +40,14 @@ struct ev_conn {
     uint64_t spoke_to; /* where they end */
     uint64_t heard_ns; /* any packet of the client's */
     uint64_t there_ns; /* the last packet that the link took for it or from it: it had not left its address */
-    uint64_t stuck_ns; /* its bytes lie unacknowledged since then: a FIN behind them is not seen; 0: not */
-    uint64_t was_stuck_ns, freed_ns; /* the same of what was acknowledged last, and when that was */
-    bool leaving;                    /* its FIN or RST was seen: acked[1] stands */
-    bool open_end;                   /* the capture ended first */
-    bool replaced;                   /* left without a word: the same device opened another one at close_ns */
+    struct ev_stuck stuck[2];
+    /* By direction: the first FIN or RST, and since when it may have waited behind bytes; 0: none was seen.
+     */
+    uint64_t end_seen_ns[2], may_end_ns[2];
+    uint64_t took_to, took_ns; /* the phone acknowledged this much, of what came at that time or later */
+    uint64_t read_to;          /* the server passed on what ends here: it read all before it too */
+    bool open_end;             /* the capture ended first */
+    bool replaced;             /* left without a word: the same device opened another one at close_ns */
 };
 
 enum ev_what { EV_SEND, EV_MSG, EV_ACCEPTED, EV_REJECT, EV_MEMBER };

@@ -24,10 +24,13 @@ struct trace_event *ev_emit(struct evidence *e, enum trace_side side, struct tra
 }
 
 /* How long before this close the phone may have left its socket. Where the link still found the phone, and
- * nothing kept a FIN of its from being seen, it had not. */
+ * nothing kept a FIN of its from being seen, it had not; nor while its TCP took new bytes. */
 static uint64_t unsure_ns(const struct ev_conn *c, uint64_t close_ns)
 {
-    uint64_t since = c->stuck_ns && c->stuck_ns < c->there_ns ? c->stuck_ns : c->there_ns;
+    uint64_t since = c->end_seen_ns[0] ? c->may_end_ns[0] : c->stuck[0].since_ns;
+    if (c->replaced || c->open_end)
+        since = since && since < c->there_ns ? since : c->there_ns;
+    since = since > c->took_ns ? since : c->took_ns;
     return close_ns > since ? close_ns - since : 0;
 }
 
@@ -79,9 +82,11 @@ static void open_and_close(struct evidence *e, const struct ev_sides *s, uint32_
          */
         ev.arg = told ? UINT64_MAX / 2 : unsure_ns(c, c->close_ns);
     }
-    if (told && !c->replaced) { /* its FIN and a push may have crossed */
-        ev.flags = TRACE_FLAG_UNSURE;
-        ev.arg = CROSSING_NS;
+    if (side == TRACE_SIDE_LOAD && !c->replaced) {
+        /* its FIN may have waited behind bytes; seen from afar it and a push may have crossed */
+        ev.arg = c->left_ns ? unsure_ns(c, c->left_ns) : 0;
+        ev.arg += told ? CROSSING_NS : 0;
+        ev.flags = ev.arg ? TRACE_FLAG_UNSURE : 0;
     }
     ev_emit(e, side, ev);
 }
