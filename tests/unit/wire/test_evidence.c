@@ -276,9 +276,10 @@ static enum verdict verdict_on(struct link *l, int n)
     return v[n];
 }
 
-/* 8 has said something that does not come through, and leaves before or after message 1 is pushed: its FIN
- * goes out when the bytes before it do. took: its TCP took message 3 after the push of message 1. */
-static enum verdict push_before_late_fin(bool stuck, bool took)
+/* 8 has said something (waiting: so many frames) that does not come through, and leaves before or after
+ * message 1 is pushed: its FIN goes out when the bytes before it do. took: its TCP took message 3 after the
+ * push of message 1. */
+static enum verdict push_before_late_fin(int waiting, bool took)
 {
     struct link l;
     both_open(&l);
@@ -286,7 +287,7 @@ static enum verdict push_before_late_fin(bool stuck, bool took)
         say(&l, 1, 0, false, message("send", 3));
         say(&l, 2, 1, true, message("msg", 3));
     }
-    say(&l, 2, 0, stuck, BEAT);
+    say(&l, 2, 0, waiting > 0, BEAT);
     l.now += 500 * MS;
     say(&l, 1, 0, false, message("send", 1));
     uint32_t behind = took ? (uint32_t)strlen(message("msg", 3)) + 4 : 0; /* a header of 4 bytes */
@@ -296,7 +297,7 @@ static enum verdict push_before_late_fin(bool stuck, bool took)
     l.now += 500 * MS;
     if (took)
         say(&l, 2, 1, false, message("msg", 3));
-    if (stuck)
+    while (waiting-- > 0)
         say(&l, 2, 0, false, BEAT);
     packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
     packet(&l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
@@ -306,14 +307,38 @@ static enum verdict push_before_late_fin(bool stuck, bool took)
 static void test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left(void **state)
 {
     (void)state;
-    assert_int_equal(push_before_late_fin(false, false), VERDICT_LOST_DOWNLINK);
-    assert_int_equal(push_before_late_fin(true, false), VERDICT_NOT_OBSERVED);
+    assert_int_equal(push_before_late_fin(0, false), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(push_before_late_fin(1, false), VERDICT_NOT_OBSERVED);
+    assert_int_equal(push_before_late_fin(2, false), VERDICT_NOT_OBSERVED);
+}
+
+/* 8's bytes are stuck, message 1 is pushed and lost, then 8's host resets: by itself, or as an answer. */
+static enum verdict push_before_reset(bool answers)
+{
+    struct link l;
+    both_open(&l);
+    say(&l, 2, 0, true, BEAT);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, true, message("msg", 1));
+    l.now += 500 * MS;
+    if (answers)
+        packet(&l, 2, 1, GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_reset_that_answers_may_speak_for_an_app_that_left_before(void **state)
+{
+    (void)state;
+    assert_int_equal(push_before_reset(false), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(push_before_reset(true), VERDICT_NOT_OBSERVED);
 }
 
 static void test_a_phone_that_takes_new_bytes_has_not_left(void **state)
 {
     (void)state;
-    assert_int_equal(push_before_late_fin(true, true), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(push_before_late_fin(1, true), VERDICT_LOST_DOWNLINK);
 }
 
 /* 8 gets message 1, then its own bytes come, and then it resets the connection. */
@@ -402,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_one_end_alone_calls_nothing_lost_that_it_can_not_see),
         cmocka_unit_test(test_a_clock_that_is_off_is_moved_by_what_causality_demands),
         cmocka_unit_test(test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left),
+        cmocka_unit_test(test_a_reset_that_answers_may_speak_for_an_app_that_left_before),
         cmocka_unit_test(test_a_phone_that_takes_new_bytes_has_not_left),
         cmocka_unit_test(test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads),
         cmocka_unit_test(test_what_came_right_before_the_server_left_was_perhaps_not_read),
