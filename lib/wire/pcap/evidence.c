@@ -6,7 +6,9 @@
 
 #include "wire/pcap/evidence_impl.h"
 
-#define ANSWER_NS 10000000u /* a host's TCP answers within this */
+/* A host's TCP answers at once; what captures it may come to it later: up to 33 ms were seen on a busy
+ * machine. */
+#define ANSWER_NS 100000000u
 
 void *ev_add(struct evidence *e, struct ev_list *l, size_t size)
 {
@@ -247,7 +249,9 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
     note_end(c, f, dir, p.flags, k->ts_ns);
     if (dir == 0 && !c->end_seen_ns[0] && f->half[1].acked > c->took_to) {
         c->took_to = f->half[1].acked;
-        c->took_ns = c->stuck[1].since_ns; /* after close(2) a host answers bytes with a reset, RFC 1122 */
+        if (c->stuck[1].since_ns)
+            c->took_ns =
+                c->stuck[1].since_ns; /* after close(2) a host answers bytes with a reset, RFC 1122 */
     }
     if (dir == 0 && f->half[0].seen > c->spoke_to) {
         uint64_t ns = waited_since(c, f, 0, k->ts_ns);
