@@ -420,6 +420,29 @@ static void test_a_server_that_passes_on_later_bytes_had_read_those_before(void 
     assert_int_equal(from_a_stuck_connection(true), VERDICT_LOST_IN_FANOUT);
 }
 
+/* Message 1 is pushed to nobody, and the server's bytes to 8 lie unacknowledged to the end: since when? */
+static enum verdict not_pushed(bool stuck_before)
+{
+    struct link l;
+    both_open(&l);
+    for (int turn = 0; turn < 2; turn++) {
+        bool stuck = (turn == 0) == stuck_before;
+        say(&l, 1, 0, false, message("send", stuck ? 2 : 1));
+        if (stuck)
+            say(&l, 2, 1, true, message("msg", 2));
+        l.now += 500 * MS;
+    }
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then(void **state)
+{
+    (void)state;
+    assert_int_equal(not_pushed(true), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(not_pushed(false), VERDICT_NOT_OBSERVED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads),
         cmocka_unit_test(test_what_came_right_before_the_server_left_was_perhaps_not_read),
         cmocka_unit_test(test_a_server_that_passes_on_later_bytes_had_read_those_before),
+        cmocka_unit_test(test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
