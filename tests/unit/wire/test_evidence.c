@@ -312,6 +312,27 @@ static void test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left
     assert_int_equal(push_before_late_fin(2, false), VERDICT_NOT_OBSERVED);
 }
 
+/* 8's bytes are stuck when it leaves; it opens another connection, message 1 is pushed to the old one, and
+ * only then what 8 had said there comes out, a message of its own behind it. */
+static void test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open(void **state)
+{
+    struct link l;
+    (void)state;
+    both_open(&l);
+    say(&l, 2, 0, true, BEAT);
+    l.now += 500 * MS;
+    phone_opens(&l, 3, 8);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, true, message("msg", 1));
+    l.now += 500 * MS;
+    say(&l, 2, 0, false, BEAT);
+    say(&l, 2, 0, false, message("send", 2));
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
+    assert_int_equal(verdict_on(&l, 1), VERDICT_LOST_DEAD_SOCKET);
+}
+
 /* 8's bytes are stuck, message 1 is pushed and lost, then 8's host resets: by itself, or as an answer. */
 static enum verdict push_before_reset(bool answers)
 {
@@ -450,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_one_end_alone_calls_nothing_lost_that_it_can_not_see),
         cmocka_unit_test(test_a_clock_that_is_off_is_moved_by_what_causality_demands),
         cmocka_unit_test(test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left),
+        cmocka_unit_test(test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open),
         cmocka_unit_test(test_a_reset_that_answers_may_speak_for_an_app_that_left_before),
         cmocka_unit_test(test_a_phone_that_takes_new_bytes_has_not_left),
         cmocka_unit_test(test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads),
