@@ -102,6 +102,7 @@ static int serve(struct err_ctx *err)
     c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
+    c.coalesce_max = (uint32_t)opt_u64(set, "coalesce");
     c.drain_ns = opt_u64(set, "drain-timeout");
     c.recover_for_ns = opt_u64(set, "recover-for");
     c.reserve_bytes = opt_u64(set, "reserve");

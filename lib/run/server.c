@@ -306,6 +306,8 @@ static int listen_on(struct server *s)
                                   .frame_max = 1u << 20,
                                   .queue_bytes_max = s->config.limits.queue_bytes * 4u + (8u << 20),
                                   .queue_msgs_max = 1u << 20,
+                                  .frame_objects_max = s->config.coalesce_max,
+                                  .no_offsets = !s->config.trace_dir,
                                   .ops = &ws_ops,
                                   .arg = s};
     return ws_server_new(&s->ws, &wc, s->err);
