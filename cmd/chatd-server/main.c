@@ -54,6 +54,7 @@ static void fill_limits(struct server_config *c, const struct opt_set *o)
     c->limits.sending_per_conn = (uint32_t)opt_u64(o, "in-flight");
     c->limits.body_max = (uint32_t)opt_u64(o, "body-max");
     c->limits.queue_bytes = (uint32_t)opt_u64(o, "queue");
+    c->limits.slow_ms = (uint32_t)(opt_u64(o, "slow") / NS_PER_MS);
     c->limits.backlog_max = opt_u64(o, "backlog");
     c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
     c->ack_timeout_ns = opt_u64(o, "ack-timeout");
@@ -90,6 +91,7 @@ static int serve(struct err_ctx *err)
     static struct server_config c;
     char url[4096];
     int rc = delivery_parse(&c.features, opt_string(set, "delivery"), err);
+    rc = rc ? rc : delivery_fanout_parse(&c.sequential_ns, opt_string(set, "fanout"), err);
     if (rc)
         return err_set(err, ERR_USAGE, "%s", err->text);
     snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));

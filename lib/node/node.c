@@ -22,6 +22,7 @@ struct node_limits node_limits_default(void)
                                 .body_max = PROTO_BODY_MAX,
                                 .chats_max = PROTO_CLAIMS_MAX,
                                 .queue_bytes = 1u << 20,
+                                .slow_ms = 3000,
                                 .requests_per_sync = 1000,
                                 .backlog_max = 10000};
 }
@@ -37,6 +38,8 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     registry_init(&n->registry, rng_u64(&n->io.rng));
     n->registry.chats_max = c->limits.chats_max;
     struct delivery_config dc = {.features = c->features,
+                                 .sequential_ns = c->sequential_ns,
+                                 .slow_ms = c->features & DELIVERY_ACK ? c->limits.slow_ms : 0,
                                  .queue_bytes_max = c->limits.queue_bytes,
                                  .page = 100,
                                  .backlog_max = c->limits.backlog_max};
@@ -399,6 +402,7 @@ static void pump_all(struct node *n)
 static void on_tick(struct node *n, uint64_t now)
 {
     sweep(n, now);
+    delivery_tick(&n->delivery);
     if (now - n->cursors_saved_ns >= CURSOR_SAVE_NS && accept_wants_cursors(&n->accept)) {
         n->cursors_saved_ns = now;
         size_t count;
@@ -506,6 +510,7 @@ void node_reload(struct node *n, const struct node_limits *limits, uint64_t ack_
     n->registry.chats_max = limits->chats_max;
     n->delivery.config.queue_bytes_max = limits->queue_bytes;
     n->delivery.config.backlog_max = limits->backlog_max;
+    n->delivery.config.slow_ms = n->config.features & DELIVERY_ACK ? limits->slow_ms : 0;
 }
 
 void node_stats(const struct node *n, struct node_stats *out)

@@ -37,13 +37,15 @@ struct node_limits {
     uint32_t rate_per_s, rate_burst; /* sends a user; 0: no limit */
     uint32_t body_max, chats_max;    /* chats a user may be in */
     uint32_t queue_bytes;            /* unsent bytes a connection */
+    uint32_t slow_ms;                /* unacknowledged for so long: served from the log; 0: never */
     uint32_t requests_per_sync;
     uint64_t backlog_max;
 };
 struct node_limits node_limits_default(void);
 
 struct node_config {
-    unsigned features; /* enum delivery_features */
+    unsigned features;      /* enum delivery_features */
+    uint64_t sequential_ns; /* delivery_fanout_parse; 0: shared */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;

@@ -153,6 +153,13 @@ static void on_ack(struct node *n, struct session *s, const struct msg *m)
         delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ);
 }
 
+static void on_quiet(struct node *n, struct session *s, const struct msg *m)
+{
+    struct chat *c = registry_chat(&n->registry, m->chat);
+    if (!c || delivery_passive(&n->delivery, s, c, m->away))
+        session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
+}
+
 void node_request(struct node *n, struct session *s, const struct msg *m, uint64_t offset)
 {
     if (s->state == SESSION_NEW) {
@@ -171,6 +178,9 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
     case MSG_ACK:
     case MSG_READ:
         on_ack(n, s, m);
+        break;
+    case MSG_QUIET:
+        on_quiet(n, s, m);
         break;
     case MSG_BEAT:
         break; /* having been heard is all it is for */

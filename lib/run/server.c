@@ -280,6 +280,7 @@ static int open_all(struct server *s)
     if ((rc = store_open(&s->store, &sc, s->err)))
         return rc;
     struct node_config nc = {.features = c->features,
+                             .sequential_ns = c->sequential_ns,
                              .limits = c->limits,
                              .ack_timeout_ns = c->features & DELIVERY_ACK ? c->ack_timeout_ns : 0,
                              .idle_timeout_ns = c->features & DELIVERY_ACK ? c->idle_timeout_ns : 0,

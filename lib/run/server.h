@@ -9,9 +9,10 @@ struct server_config {
     const char *listen;    /* ADDR:PORT */
     const char *store_url; /* rocksdb:DIR or mem: */
     const char *keys_dir;
-    const char *trace_dir; /* NULL: off */
-    uint32_t trace_sample; /* of so many users one; 0, 1: all */
-    unsigned features;     /* enum delivery_features */
+    const char *trace_dir;  /* NULL: off */
+    uint32_t trace_sample;  /* of so many users one; 0, 1: all */
+    unsigned features;      /* enum delivery_features */
+    uint64_t sequential_ns; /* delivery_fanout_parse */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
     uint64_t recover_for_ns; /* node.h */

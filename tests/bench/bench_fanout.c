@@ -1,12 +1,13 @@
 /* One group of 1,000 members on real sockets: how soon has each of them a message, and what does one delivery
  * cost the server? chatd-server beside mosquitto (MQTT QoS 1), npm ws, nats-server and Redis pub/sub, all by
- * the same generator (one thread, epoll) on the same cores in one run. Latency counts from the time at which a
- * message was meant to be sent. A peer that is not installed is said and skipped.
+ * the same generator (one thread, epoll) on the same cores in one run. Latency counts from the time at which
+ * a message was meant to be sent. A peer that is not installed is said and skipped.
  *
  *     bench_fanout [--peers chatd,nats] [--rates 25,50,100,250] [--seconds 5] [--members 1000] [--body 200]
  *                  [--server PROGRAM] [--server-args "..."] [--ws DIR (of node_modules)] [--json FILE]
  */
 #include <getopt.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
@@ -15,7 +16,7 @@
 
 #define RATES_MAX 16
 #define ACK_NS    (100 * NS_PER_MS)
-#define WARM_NS   NS_PER_S      /* of each step, not counted */
+#define WARM_NS   NS_PER_S /* of each step, not counted */
 #define DRAIN_NS  (10 * NS_PER_S)
 #define READ_MAX  (256 * 1024)
 
@@ -33,7 +34,7 @@ struct step {
     struct hist lag; /* us, intended to really sent */
 };
 
-static struct hist latency; /* us */
+static struct hist latency;           /* us */
 static uint64_t now_ns, counted_from; /* messages with a lower number are warm-up */
 static uint64_t delivered, delivered_all, disorder;
 
@@ -132,6 +133,17 @@ static int dial(int port)
 
 /* ---- the server ---- */
 
+/* The generator keeps to one core, the servers may use all: else it is the scheduler's dice whether the two
+ * share a core, and that decides more than any server does. */
+static void pin(bool one)
+{
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    for (long i = one ? sysconf(_SC_NPROCESSORS_ONLN) - 1 : 0; i < sysconf(_SC_NPROCESSORS_ONLN); i++)
+        CPU_SET((size_t)i, &cpus);
+    sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
 static int free_port(void)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -151,6 +163,7 @@ static bool start(struct bench *b)
     b->pid = fork();
     if (!b->pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pin(false);
         int null = open("/dev/null", O_WRONLY);
         dup2(null, 1);
         if (!getenv("BENCH_TALK"))
@@ -201,7 +214,8 @@ static double cpu_own(void)
 {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 static long resident_kb(pid_t pid)
@@ -280,7 +294,8 @@ static void send_acks(struct bench *b, int *at)
 static void turn(struct bench *b, struct pace *p, int *ack_at, struct step *s)
 {
     struct epoll_event got_events[64];
-    uint64_t now = clock_mono_ns(), next = p->due < p->total ? p->began_ns + p->due * p->gap_ns : now + 5 * NS_PER_MS;
+    uint64_t now = clock_mono_ns(),
+             next = p->due < p->total ? p->began_ns + p->due * p->gap_ns : now + 5 * NS_PER_MS;
     int ms = next > now + NS_PER_MS ? 1 : 0; /* the last millisecond before a message is spent awake */
     int n = epoll_wait(ep, got_events, 64, ms);
     for (int i = 0; i < n; i++) {
@@ -319,7 +334,8 @@ static void run_step(struct bench *b, struct step *s, int seconds, uint64_t *num
     while (p.due < p.total)
         turn(b, &p, &ack_at, s);
     uint64_t sent_ns = clock_mono_ns(), last = sent_ns, last_n = delivered;
-    while (delivered < s->expected && clock_mono_ns() - last < DRAIN_NS / 4 && clock_mono_ns() - sent_ns < DRAIN_NS) {
+    while (delivered < s->expected && clock_mono_ns() - last < DRAIN_NS / 4 &&
+           clock_mono_ns() - sent_ns < DRAIN_NS) {
         turn(b, &p, &ack_at, s);
         if (delivered != last_n) {
             last_n = delivered;
@@ -345,25 +361,29 @@ static double ms(unsigned permyriad)
 static void show(const struct bench *b, const struct step *s, FILE *json)
 {
     double each = s->delivered ? s->cpu_s * 1e6 / (double)s->delivered : 0;
-    printf("%-10s %5d %10llu %8.4f%% %8.1f %8.1f %8.1f %8.1f %8.2f %6.0f%% %6.0f%% %7.1f %8.1f %6ld\n", b->peer->name,
-           s->rate, (unsigned long long)s->delivered, 100.0 * (double)s->delivered / (double)s->expected, ms(5000),
-           ms(9500), ms(9900), (double)latency.max / 1000, each, 100 * s->cpu_s / s->seconds,
-           100 * s->generator_s / s->seconds, (double)s->delivered / (double)(s->reads ? s->reads : 1),
+    printf("%-10s %5d %10llu %8.4f%% %8.1f %8.1f %8.1f %8.1f %8.2f %6.0f%% %6.0f%% %7.1f %8.1f %6ld\n",
+           b->peer->name, s->rate, (unsigned long long)s->delivered,
+           100.0 * (double)s->delivered / (double)s->expected, ms(5000), ms(9500), ms(9900),
+           (double)latency.max / 1000, each, 100 * s->cpu_s / s->seconds, 100 * s->generator_s / s->seconds,
+           (double)s->delivered / (double)(s->reads ? s->reads : 1),
            (double)hist_quantile(&s->lag, 9900) / 1000, s->rss_kb / 1024);
     fflush(stdout);
     if (!json)
         return;
-    fprintf(json,
-            "{\"peer\":\"%s\",\"what\":\"%s\",\"keeps\":%s,\"members\":%d,\"rate\":%d,\"sent\":%llu,\"expected\":%llu,"
-            "\"delivered\":%llu,\"disorder\":%llu,\"latency_ms\":{\"p50\":%.3f,\"p95\":%.3f,\"p99\":%.3f,\"max\":%.3f},"
-            "\"cpu_us_per_delivery\":%.3f,\"server_cpu\":%.3f,\"generator_cpu\":%.3f,\"messages_per_read\":%.2f,"
-            "\"send_lag_ms_p99\":%.3f,\"rss_mib\":%ld}\n",
-            b->peer->name, b->peer->what, b->peer->keeps ? "true" : "false", b->members, s->rate,
-            (unsigned long long)s->sent, (unsigned long long)s->expected, (unsigned long long)s->delivered,
-            (unsigned long long)disorder, ms(5000), ms(9500), ms(9900), (double)latency.max / 1000, each,
-            s->cpu_s / s->seconds, s->generator_s / s->seconds,
-            (double)s->delivered / (double)(s->reads ? s->reads : 1), (double)hist_quantile(&s->lag, 9900) / 1000,
-            s->rss_kb / 1024);
+    fprintf(
+        json,
+        "{\"peer\":\"%s\",\"what\":\"%s\",\"keeps\":%s,\"members\":%d,\"rate\":%d,\"sent\":%llu,\"expected\":"
+        "%llu,"
+        "\"delivered\":%llu,\"disorder\":%llu,\"latency_ms\":{\"p50\":%.3f,\"p95\":%.3f,\"p99\":%.3f,\"max\":"
+        "%.3f},"
+        "\"cpu_us_per_delivery\":%.3f,\"server_cpu\":%.3f,\"generator_cpu\":%.3f,\"messages_per_read\":%.2f,"
+        "\"send_lag_ms_p99\":%.3f,\"rss_mib\":%ld}\n",
+        b->peer->name, b->peer->what, b->peer->keeps ? "true" : "false", b->members, s->rate,
+        (unsigned long long)s->sent, (unsigned long long)s->expected, (unsigned long long)s->delivered,
+        (unsigned long long)disorder, ms(5000), ms(9500), ms(9900), (double)latency.max / 1000, each,
+        s->cpu_s / s->seconds, s->generator_s / s->seconds,
+        (double)s->delivered / (double)(s->reads ? s->reads : 1), (double)hist_quantile(&s->lag, 9900) / 1000,
+        s->rss_kb / 1024);
     fflush(json);
 }
 
@@ -427,33 +447,51 @@ static void measure(struct bench *b, const struct options *o, FILE *json)
 
 static void parse(struct bench *b, struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"peers", 1, NULL, 'p'},   {"rates", 1, NULL, 'r'},
-                                            {"seconds", 1, NULL, 's'}, {"members", 1, NULL, 'm'},
-                                            {"body", 1, NULL, 'b'},    {"server", 1, NULL, 'S'},
+    static const struct option options[] = {{"peers", 1, NULL, 'p'},       {"rates", 1, NULL, 'r'},
+                                            {"seconds", 1, NULL, 's'},     {"members", 1, NULL, 'm'},
+                                            {"body", 1, NULL, 'b'},        {"server", 1, NULL, 'S'},
                                             {"server-args", 1, NULL, 'a'}, {"ws", 1, NULL, 'w'},
-                                            {"json", 1, NULL, 'j'},    {0}};
+                                            {"json", 1, NULL, 'j'},        {0}};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (c) {
-        case 'p': o->peers = optarg; break;
+        case 'p':
+            o->peers = optarg;
+            break;
         case 'r':
             o->rates_n = 0;
             for (char *p = optarg; *p && o->rates_n < RATES_MAX; p += *p == ',')
                 o->rates[o->rates_n++] = (int)strtol(p, &p, 10);
             break;
-        case 's': o->seconds = atoi(optarg); break;
-        case 'm': b->members = atoi(optarg); break;
-        case 'b': b->body = atoi(optarg); break;
-        case 'S': b->server = optarg; break;
-        case 'a': b->server_args = optarg; break;
-        case 'w': b->ws_folder = optarg; break;
-        case 'j': o->json = optarg; break;
-        default: exit(64);
+        case 's':
+            o->seconds = atoi(optarg);
+            break;
+        case 'm':
+            b->members = atoi(optarg);
+            break;
+        case 'b':
+            b->body = atoi(optarg);
+            break;
+        case 'S':
+            b->server = optarg;
+            break;
+        case 'a':
+            b->server_args = optarg;
+            break;
+        case 'w':
+            b->ws_folder = optarg;
+            break;
+        case 'j':
+            o->json = optarg;
+            break;
+        default:
+            exit(64);
         }
 }
 
 int main(int argc, char **argv)
 {
-    static struct bench b = {.members = 1000, .body = 200, .server_args = "", .ws_folder = "reports/out/peers"};
+    static struct bench b = {
+        .members = 1000, .body = 200, .server_args = "", .ws_folder = "reports/out/peers"};
     static char server[512], folder[512];
     struct options o = {.rates = {100, 250}, .rates_n = 2, .seconds = 5};
     struct rlimit files;
@@ -466,14 +504,17 @@ int main(int argc, char **argv)
     b.server = server;
     b.folder = folder;
     parse(&b, &o, argc, argv);
-    if (b.members < 1 || b.members >= (int)PROTO_USERS_MAX || b.body < STAMP || b.body > BODY_MAX || o.seconds < 1)
+    pin(true);
+    if (b.members < 1 || b.members >= (int)PROTO_USERS_MAX || b.body < STAMP || b.body > BODY_MAX ||
+        o.seconds < 1)
         die("1 to 1023 members, bodies of 26 to 4096 bytes");
     rng_seed(&b.rng, clock_wall_us());
     b.scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     FILE *json = o.json ? fopen(o.json, "w") : NULL;
-    printf("%d members, %d B, %d s a step; latency in ms from the intended send time\n", b.members, b.body, o.seconds);
-    printf("%-10s %5s %10s %9s %8s %8s %8s %8s %8s %7s %7s %7s %8s %6s\n", "peer", "msg/s", "delivered", "", "p50",
-           "p95", "p99", "max", "us/each", "server", "gener.", "per read", "lag p99", "MiB");
+    printf("%d members, %d B, %d s a step; latency in ms from the intended send time\n", b.members, b.body,
+           o.seconds);
+    printf("%-10s %5s %10s %9s %8s %8s %8s %8s %8s %7s %7s %7s %8s %6s\n", "peer", "msg/s", "delivered", "",
+           "p50", "p95", "p99", "max", "us/each", "server", "gener.", "per read", "lag p99", "MiB");
     for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
         b.peer = &peers[i];
         if (!chosen(o.peers, b.peer->name))

@@ -1,7 +1,7 @@
-/* The peers of bench_fanout: how each is started, how a member logs in, how a message is published, and how the
- * stream that comes back is taken apart. All use the same sockets, loop and clock; only these few functions
- * differ. A message's text begins with "@@", 16 hex digits (when it was meant to be sent, ns) and 8 (its
- * number). */
+/* The peers of bench_fanout: how each is started, how a member logs in, how a message is published, and how
+ * the stream that comes back is taken apart. All use the same sockets, loop and clock; only these few
+ * functions differ. A message's text begins with "@@", 16 hex digits (when it was meant to be sent, ns) and 8
+ * (its number). */
 #ifndef BENCH_FANOUT_PEERS_H
 #define BENCH_FANOUT_PEERS_H
 
@@ -124,8 +124,8 @@ static void exec_chatd(struct bench *b, const char *port)
 {
     char command[4096];
     snprintf(command, sizeof command,
-             "exec %s --listen 127.0.0.1:%s --data %s/data --keys %s/keys --rate 0 --in-flight 60000 %s", b->server,
-             port, b->folder, b->folder, b->server_args);
+             "exec %s --listen 127.0.0.1:%s --data %s/data --keys %s/keys --rate 0 --in-flight 60000 %s",
+             b->server, port, b->folder, b->folder, b->server_args);
     execl("/bin/sh", "sh", "-c", command, NULL);
 }
 
@@ -196,7 +196,8 @@ static void ack_json(struct bench *b, struct member *m)
 {
     (void)b;
     char text[128];
-    int n = snprintf(text, sizeof text, "{\"t\":\"ack\",\"chat\":\"17\",\"seq\":%llu}", (unsigned long long)m->seq);
+    int n = snprintf(text, sizeof text, "{\"t\":\"ack\",\"chat\":\"17\",\"seq\":%llu}",
+                     (unsigned long long)m->seq);
     ws_frame(&m->out, WS_TEXT, text, (size_t)n, mask);
 }
 
@@ -300,7 +301,8 @@ static void exec_mosquitto(struct bench *b, const char *port)
     FILE *f = fopen(path, "w");
     if (!f)
         die(path);
-    fprintf(f, "listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 100000\n",
+    fprintf(f,
+            "listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 100000\n",
             port);
     fclose(f);
     execlp("mosquitto", "mosquitto", "-c", path, NULL);
@@ -391,7 +393,7 @@ static void publish_nats(struct bench *b, struct member *m, const char *body, si
 static size_t take_nats(struct bench *b, struct member *m, char *p, size_t n)
 {
     size_t used = 0;
-    for (char *eol; (eol = memchr(p + used, '\n', n - used)); ) {
+    for (char *eol; (eol = memchr(p + used, '\n', n - used));) {
         char *line = p + used;
         size_t head = (size_t)(eol - line) + 1, len = 0;
         if (!memcmp(line, "MSG ", 4)) {
@@ -416,8 +418,8 @@ static size_t take_nats(struct bench *b, struct member *m, char *p, size_t n)
 
 static void exec_redis(struct bench *b, const char *port)
 {
-    execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", b->folder,
-           "--loglevel", "warning", NULL);
+    execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir",
+           b->folder, "--loglevel", "warning", NULL);
 }
 
 static void login_redis(struct bench *b, struct member *m)
@@ -457,14 +459,15 @@ static size_t take_redis(struct bench *b, struct member *m, char *p, size_t n)
 }
 
 static const struct peer peers[] = {
-    {"chatd", "", "chat.v1, fsync before fan-out, acks", true, exec_chatd, login_json, publish_json, take_json,
-     ack_json},
-    {"chatd-bin", "", "chat.v1.bin, fsync before fan-out, acks", true, exec_chatd, login_bin, publish_bin, take_bin,
-     ack_bin},
-    {"mosquitto", "mosquitto", "MQTT QoS 1, in memory", false, exec_mosquitto, login_mqtt, publish_mqtt, take_mqtt,
-     NULL},
+    {"chatd", "", "chat.v1, fsync before fan-out, acks", true, exec_chatd, login_json, publish_json,
+     take_json, ack_json},
+    {"chatd-bin", "", "chat.v1.bin, fsync before fan-out, acks", true, exec_chatd, login_bin, publish_bin,
+     take_bin, ack_bin},
+    {"mosquitto", "mosquitto", "MQTT QoS 1, in memory", false, exec_mosquitto, login_mqtt, publish_mqtt,
+     take_mqtt, NULL},
     {"ws", "node", "npm ws broadcast, keeps nothing", false, exec_ws, login_ws, publish_ws, take_ws, NULL},
-    {"nats", "nats-server", "NATS core, keeps nothing", false, exec_nats, login_nats, publish_nats, take_nats, NULL},
+    {"nats", "nats-server", "NATS core, keeps nothing", false, exec_nats, login_nats, publish_nats, take_nats,
+     NULL},
     {"redis", "redis-server", "Redis pub/sub, keeps nothing", false, exec_redis, login_redis, publish_redis,
      take_redis, NULL},
 };
