@@ -590,9 +590,9 @@ void delivery_forget(struct delivery *d, struct session *s)
     session_extra_trim(d->registry, s);
 }
 
-struct cursor *delivery_take_cursors(struct delivery *d, size_t *n)
+struct cursor *delivery_take_cursors(struct delivery *d, size_t most, size_t *n)
 {
-    size_t left = d->unsaved_n - d->unsaved_first, take = left < DELIVERY_CURSORS ? left : DELIVERY_CURSORS;
+    size_t left = d->unsaved_n - d->unsaved_first, take = left < most ? left : most;
     if (take && keep_cursors(d, take))
         take = 0;
     for (size_t i = 0; i < take; i++) {

@@ -97,10 +97,10 @@ int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *
 void delivery_forget(struct delivery *d, struct session *s);
 /* End one position. */
 void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub);
-/* Take unsaved cursors, the oldest first, at most DELIVERY_CURSORS and those of dropped positions (caller
+/* Take unsaved cursors, the oldest first, at most `most` and those of dropped positions (caller
  * frees); *n may be 0. The rest waits for the next time: under load a cursor is saved less often, and one
  * that is lost costs a redelivery that the client knows. */
 #define DELIVERY_CURSORS 10000u
-struct cursor *delivery_take_cursors(struct delivery *d, size_t *n);
+struct cursor *delivery_take_cursors(struct delivery *d, size_t most, size_t *n);
 
 #endif

@@ -107,6 +107,7 @@ struct load {
     uint32_t chats_n;
     uint32_t *members;
     struct membership *memberships;
+    uint32_t owed[LOAD_POPULATIONS_MAX]; /* of the message in hand */
     struct ledger ledger;
     struct diary *diary;
     struct copies copies;

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CURSOR_SAVE_NS NS_PER_S
-#define SWEEP_TICKS    50  /* a round of the clocks takes so many ticks (of 20 ms) */
-#define SWEEP_LEAST    64u /* clocks a tick, beside its share of them */
+#define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
+#define CURSORS_FEW    32u      /* not worth a batch before that */
+#define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
+#define SWEEP_TICKS    50       /* a round of the clocks takes so many ticks (of 20 ms) */
+#define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)
 {
@@ -399,16 +401,28 @@ static void pump_all(struct node *n)
             delivery_pump(&n->delivery, s);
 }
 
+/* A few with each tick: a thousand at once would make the messages of that moment wait for their commit. */
+static void save_cursors(struct node *n, uint64_t now)
+{
+    uint64_t since = now - n->cursors_saved_ns;
+    size_t waiting = n->delivery.unsaved_n - n->delivery.unsaved_first, count;
+    if (!accept_wants_cursors(&n->accept))
+        return;
+    if (since < CURSOR_SAVE_NS && (waiting <= CURSORS_FEW || waiting > CURSORS_MANY))
+        return;
+    n->cursors_saved_ns = now;
+    size_t most = since < CURSOR_SAVE_NS ? (size_t)(waiting * since / CURSOR_SAVE_NS) + 1 : waiting;
+    most = most < CURSORS_FEW ? CURSORS_FEW : most;
+    struct cursor *list =
+        delivery_take_cursors(&n->delivery, most < DELIVERY_CURSORS ? most : DELIVERY_CURSORS, &count);
+    accept_cursors(&n->accept, list, count);
+}
+
 static void on_tick(struct node *n, uint64_t now)
 {
     sweep(n, now);
     delivery_tick(&n->delivery);
-    if (now - n->cursors_saved_ns >= CURSOR_SAVE_NS && accept_wants_cursors(&n->accept)) {
-        n->cursors_saved_ns = now;
-        size_t count;
-        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
-        accept_cursors(&n->accept, list, count);
-    }
+    save_cursors(n, now);
     node_recover_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
@@ -436,7 +450,7 @@ static void on_drain(struct node *n)
             delivery_send(&n->delivery, s, &m);
     size_t count;
     if (accept_wants_cursors(&n->accept)) {
-        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
+        struct cursor *list = delivery_take_cursors(&n->delivery, DELIVERY_CURSORS, &count);
         accept_cursors(&n->accept, list, count);
     }
 }

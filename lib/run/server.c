@@ -20,7 +20,7 @@ struct server_conn {
 
 uint64_t server_step(struct server *s, struct node_event *e)
 {
-    e->now = clock_now();
+    e->now = s->now = clock_now();
     return node_step(s->node, e);
 }
 
@@ -149,11 +149,13 @@ static void conn_close(void *arg, void *conn, int code, enum reason reason)
 static void conn_written(void *arg, void *conn, uint64_t cookie, uint64_t end_offset, uint32_t in_frame)
 {
     struct server_conn *c = conn;
-    (void)in_frame;
-    server_step(arg, &(struct node_event){.kind = NODE_WRITTEN,
-                                          .conn = c->number,
-                                          .frame = (struct shared_frame *)(uintptr_t)cookie,
-                                          .offset = end_offset});
+    const struct server *s = arg;
+    (void)in_frame; /* once for every message and recipient: no look at the clock */
+    node_step(s->node, &(struct node_event){.kind = NODE_WRITTEN,
+                                            .now = s->now,
+                                            .conn = c->number,
+                                            .frame = (struct shared_frame *)(uintptr_t)cookie,
+                                            .offset = end_offset});
 }
 
 static void conn_drained(void *arg, void *conn)

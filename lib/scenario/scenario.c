@@ -93,6 +93,7 @@ static int read_population(struct place *at, void *out, const json_t *v)
         REQUIRED(scenario_population, "clients", FIELD_U32, clients),
         TEXT(scenario_population, "client", client),
         REQUIRED(scenario_population, "rate", FIELD_RATE, rate_per_1000s),
+        TEXT(scenario_population, "joins", joins),
         NUMBER(scenario_population, "chat_size", FIELD_U32, chat_size),
         NUMBER(scenario_population, "chats_per_client", FIELD_U32, chats_per_client),
         CUSTOM("body", false, read_body),

@@ -57,6 +57,8 @@ struct scenario_population {
     char client[64];             /* "reliable", "legacy", "legacy+retry+ack+resync" (any subset) */
     uint64_t rate_per_1000s;     /* messages of the whole population per 1000 s, open loop (Poisson) */
     uint32_t chat_size;          /* members per chat, default 6; chats stay within the population */
+    char joins[SCENARIO_NAME];   /* "": its own chats; else in those of the population before it, or of that
+                                    which it joins */
     uint32_t chats_per_client;   /* default 1 */
     uint32_t body_min, body_max; /* bytes, default 20..200 */
     char texts[256];             /* file of texts, one a line; "": built-in seeded generator */

@@ -84,6 +84,10 @@ static void write_population(struct buf *out, const struct scenario_population *
         buf_str(out, ", ");
         text(out, "link", p->link);
     }
+    if (p->joins[0]) {
+        buf_str(out, ", ");
+        text(out, "joins", p->joins);
+    }
     buf_printf(out, ", \"clients\": %" PRIu32 ", ", p->clients);
     text(out, "client", p->client);
     buf_printf(out,

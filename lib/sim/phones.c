@@ -321,6 +321,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                     .clients = p->clients,
                                     .features = features,
                                     .rate_per_1000s = p->rate_per_1000s,
+                                    .joins = p->joins[0] != 0,
                                     .chat_size = p->chat_size,
                                     .chats_per_client = p->chats_per_client,
                                     .body_min = p->body_min,

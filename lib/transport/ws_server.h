@@ -4,9 +4,9 @@
  * Messages go out as refcounted encoded objects; what is pending on a connection when its turn comes is
  * packed into one frame of up to 50 objects (JSON: an array, a lone object stays an object; binary: one after
  * the other) and at most 64 KiB, or one larger object. Of chat.mux.v1 this only carries frames: each block
- * that is sent is a frame of its own, mux_server.h knows what is in it. While the loop keeps up, turns come as
- * soon as there is something to write; under load a connection's turns lie up to 16 ms apart, so that a fan-out
- * coalesces (ws_server_turn.c). Each connection's queue has a maximum in bytes and messages.
+ * that is sent is a frame of its own, mux_server.h knows what is in it. While the loop keeps up, turns come
+ * as soon as there is something to write; under load a connection's turns lie up to 16 ms apart, so that a
+ * fan-out coalesces (ws_server_turn.c). Each connection's queue has a maximum in bytes and messages.
  *
  * Incoming: text for chat.v1, binary for the others (else close 1003), valid UTF-8 (1007), at most frame_max
  * (1009). Handshakes without a known subprotocol get 400, beyond conns_max 503. Neither this nor

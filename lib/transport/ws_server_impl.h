@@ -143,7 +143,9 @@ struct ws_turns {
     uint64_t now_ns;             /* of this pass of the loop, and of each slice */
     uint64_t interval_ns;        /* between two turns of one connection; 0 while the loop keeps up */
     uint64_t window_ns, busy_ns; /* since when this window lasts; of which the loop was not waiting */
-    uint64_t frames, objects;    /* written in it */
+    bool collecting;
+    uint32_t reads;           /* frames that came in it */
+    uint64_t frames, objects; /* written in it */
 };
 
 struct ws_server {

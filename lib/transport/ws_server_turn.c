@@ -10,7 +10,10 @@
  * each connection's next turn is put off until `interval_ns` after its last, at most 16 ms: fewer writes
  * carry the same messages. The interval grows while the loop is over BUSY_MOST of its time busy and shrinks
  * below BUSY_LEAST; without several messages a turn it would only delay (a loop busy with reading). A
- * connection that was not written to lately is not put off. */
+ * connection that was not written to lately is not put off. *
+ * Acknowledgements of a large group come one by one, ten a second from each; to wake up for each costs more
+ * than to read it. While many come the loop sleeps half a millisecond between two looks, unless there is
+ * something to write. */
 #include "transport/ws_server_impl.h"
 #include "util/clock.h"
 
@@ -18,8 +21,10 @@
 #define LOOK_AT_CLOCK   16 /* turns between two looks */
 #define WINDOW_NS       (50 * NS_PER_MS)
 #define INTERVAL_NS_MAX (16 * NS_PER_MS)
-#define BUSY_MOST       85 /* percent of a window */
-#define BUSY_LEAST      70
+#define BUSY_MOST       93 /* percent of a window */
+#define BUSY_LEAST      85
+#define READS_MANY      100 /* in a window: then the loop looks at most every COLLECT_NS what came */
+#define COLLECT_NS      (NS_PER_MS / 2)
 
 void ws_turn_want(struct ws_conn *c)
 {
@@ -30,8 +35,9 @@ void ws_turn_want(struct ws_conn *c)
     link_append(s->turns.interval_ns && early ? &s->held : &s->dirty, &c->dirty);
 }
 
-static void adapt(struct ws_turns *t)
+static void adapt(struct ws_server *s)
 {
+    struct ws_turns *t = &s->turns;
     uint64_t lasted = t->now_ns - t->window_ns;
     if (lasted < WINDOW_NS)
         return;
@@ -43,7 +49,11 @@ static void adapt(struct ws_turns *t)
         t->interval_ns -= t->interval_ns < NS_PER_MS ? t->interval_ns : NS_PER_MS / 2 + t->interval_ns / 8;
     if (t->interval_ns > INTERVAL_NS_MAX)
         t->interval_ns = INTERVAL_NS_MAX;
-    *t = (struct ws_turns){.now_ns = t->now_ns, .window_ns = t->now_ns, .interval_ns = t->interval_ns};
+    bool collecting = t->reads > READS_MANY;
+    if (collecting != t->collecting)
+        ev_set_io_collect_interval(s->cfg.loop, collecting ? COLLECT_NS * 1e-9 : 0);
+    *t = (struct ws_turns){
+        .collecting = collecting, .now_ns = t->now_ns, .window_ns = t->now_ns, .interval_ns = t->interval_ns};
 }
 
 /* Those put off stand in the order of their last turns, but for what a change of the interval did. */
@@ -100,7 +110,7 @@ void ws_turn_take(struct ws_server *s)
         t->now_ns = clock_mono_ns();
     }
     t->busy_ns += t->now_ns - woke;
-    adapt(t);
+    adapt(s);
 }
 
 static void after_poll(struct ev_loop *loop, ev_check *w, int events)

@@ -5,6 +5,7 @@
  *
  *     bench_fanout [--peers chatd,nats] [--rates 25,50,100,250] [--seconds 5] [--members 1000] [--body 200]
  *                  [--server PROGRAM] [--server-args "..."] [--ws DIR (of node_modules)] [--json FILE]
+ * [--ack-ms 100]
  */
 #include <getopt.h>
 #include <sched.h>
@@ -15,10 +16,11 @@
 #include "util/hist.h"
 
 #define RATES_MAX 16
-#define ACK_NS    (100 * NS_PER_MS)
 #define WARM_NS   NS_PER_S /* of each step, not counted */
 #define DRAIN_NS  (10 * NS_PER_S)
 #define READ_MAX  (256 * 1024)
+
+static uint64_t ack_ns = 100 * NS_PER_MS;
 
 struct options {
     const char *peers, *json;
@@ -90,8 +92,8 @@ static void ack_later(struct bench *b, struct member *m)
 {
     if (!b->peer->ack || m->ack_at_ns)
         return;
-    uint64_t phase = ACK_NS * (uint64_t)m->number / (uint64_t)(b->members + 1);
-    m->ack_at_ns = (now_ns - phase) / ACK_NS * ACK_NS + ACK_NS + phase;
+    uint64_t phase = ack_ns * (uint64_t)m->number / (uint64_t)(b->members + 1);
+    m->ack_at_ns = (now_ns - phase) / ack_ns * ack_ns + ack_ns + phase;
 }
 
 static void receive(struct bench *b, struct member *m)
@@ -447,11 +449,17 @@ static void measure(struct bench *b, const struct options *o, FILE *json)
 
 static void parse(struct bench *b, struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"peers", 1, NULL, 'p'},       {"rates", 1, NULL, 'r'},
-                                            {"seconds", 1, NULL, 's'},     {"members", 1, NULL, 'm'},
-                                            {"body", 1, NULL, 'b'},        {"server", 1, NULL, 'S'},
-                                            {"server-args", 1, NULL, 'a'}, {"ws", 1, NULL, 'w'},
-                                            {"json", 1, NULL, 'j'},        {0}};
+    static const struct option options[] = {{"peers", 1, NULL, 'p'},
+                                            {"rates", 1, NULL, 'r'},
+                                            {"seconds", 1, NULL, 's'},
+                                            {"members", 1, NULL, 'm'},
+                                            {"body", 1, NULL, 'b'},
+                                            {"server", 1, NULL, 'S'},
+                                            {"server-args", 1, NULL, 'a'},
+                                            {"ws", 1, NULL, 'w'},
+                                            {"json", 1, NULL, 'j'},
+                                            {"ack-ms", 1, NULL, 'k'},
+                                            {0}};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (c) {
         case 'p':
@@ -482,6 +490,9 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
             break;
         case 'j':
             o->json = optarg;
+            break;
+        case 'k':
+            ack_ns = (uint64_t)atoi(optarg) * NS_PER_MS;
             break;
         default:
             exit(64);

@@ -47,6 +47,7 @@ struct world {
     int http_status;
     char http_body[65536];
     unsigned features;
+    uint64_t sequential_ns; /* of the next start */
 };
 
 static void world_emit(void *arg, const struct effect *e)
@@ -149,6 +150,7 @@ static void world_boot(struct world *w)
 {
     struct err_ctx err = {0};
     struct node_config c = {.features = w->features,
+                            .sequential_ns = w->sequential_ns,
                             .limits = node_limits_default(),
                             .ack_timeout_ns = 10 * NS_PER_S,
                             .idle_timeout_ns = 30 * NS_PER_S,
