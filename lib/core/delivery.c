@@ -567,18 +567,26 @@ int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *
 
 /* The list of unsaved ones keeps the number: it is passed over there, or stands for the next position that
  * has it. */
-void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub)
+static void drop_position(struct delivery *d, struct session *s, struct sub *sub)
 {
     if (sub->unsaved && !keep_cursors(d, 1))
         d->cursors[d->cursors_n++] = cursor_of(d, sub);
     session_sub_drop(d->registry, s, sub);
 }
 
+void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub)
+{
+    uint32_t *unacked = unacked_ms(d, sub->session);
+    drop_position(d, s, sub);
+    if (*unacked && !anything_unacked(d, s))
+        *unacked = 0; /* what was pushed there will not be acknowledged */
+}
+
 void delivery_forget(struct delivery *d, struct session *s)
 {
     *unacked_ms(d, session_number(d->registry, s)) = 0;
     while (s->subs)
-        delivery_unsubscribe(d, s, registry_sub(d->registry, s->subs));
+        drop_position(d, s, registry_sub(d->registry, s->subs));
     struct session_extra *x = session_extra(d->registry, s, false);
     if (!x)
         return;

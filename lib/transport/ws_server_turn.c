@@ -152,4 +152,5 @@ void ws_turn_stop(struct ws_server *s)
     ev_check_stop(s->cfg.loop, &s->after_poll);
     ev_prepare_stop(s->cfg.loop, &s->before_block);
     ev_timer_stop(s->cfg.loop, &s->turn_timer);
+    ev_set_io_collect_interval(s->cfg.loop, 0);
 }

@@ -352,6 +352,8 @@ static void test_removed_member_is_sent_nothing_from_the_next_seq_on(void **stat
     assert_string_equal(text_of(peer_take(b, "msg"), "kind"), "remove");
     json_t *o = peer_take(b, "error");
     assert_string_equal(text_of(o, "code"), "not_member");
+    world_pass(w, 12000); /* nor does anybody wait for its acknowledgements */
+    assert_int_equal(b->closed_code, 0);
     peer_gone(w, b);
     b = peer_hello(w, 8, 1, "[]");
     assert_int_equal(peer_count(b, "msg"), 0);
