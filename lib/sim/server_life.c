@@ -31,13 +31,15 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             v->limits.rate_per_s = (uint32_t)n;
         else if (strcmp(w, "--burst") == 0)
             v->limits.rate_burst = (uint32_t)n;
+        else if (strcmp(w, "--fanout") == 0)
+            rc = rc ? rc : delivery_fanout_parse(&v->sequential_ns, value, ctx);
         else
             rc = 1;
         if (rc)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
                 "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
-                "--queue SIZE, --rate N, --burst N and, for the time of an fsync, --disk TIME",
+                "--queue SIZE, --rate N, --burst N, --fanout MODE and, for the time of an fsync, --disk TIME",
                 s->s->path, w);
     }
     return 0;
@@ -87,6 +89,7 @@ int server_start(struct sim *s, struct err_ctx *ctx)
     v->starts++;
     trace_emit(s->server_trace, &(struct trace_event){.hop = HOP_SERVER_START, .arg = v->incarnation});
     struct node_config nc = {.features = v->features,
+                             .sequential_ns = v->sequential_ns,
                              .limits = v->limits,
                              .ack_timeout_ns = v->features & DELIVERY_ACK ? 10 * NS_PER_S : 0,
                              .idle_timeout_ns = v->features & DELIVERY_ACK ? 30 * NS_PER_S : 0,

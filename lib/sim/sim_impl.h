@@ -116,6 +116,7 @@ struct sim_server {
     char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
     unsigned features;
+    uint64_t sequential_ns;
     struct node_limits limits;
     struct commit_job *flying;
     struct load_socket *dirty;
