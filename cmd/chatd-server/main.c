@@ -90,10 +90,10 @@ static int serve(struct err_ctx *err)
 {
     static struct server_config c;
     char url[4096];
-    int rc = delivery_parse(&c.features, opt_string(set, "delivery"), err);
-    rc = rc ? rc : delivery_fanout_parse(&c.sequential_ns, opt_string(set, "fanout"), err);
-    if (rc)
-        return err_set(err, ERR_USAGE, "%s", err->text);
+    struct err_ctx why = {0};
+    if (delivery_parse(&c.features, opt_string(set, "delivery"), &why) ||
+        delivery_fanout_parse(&c.sequential_ns, opt_string(set, "fanout"), &why))
+        return err_set(err, ERR_USAGE, "%s", why.text);
     snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));
     c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
                   : c.features & DELIVERY_DURABLE ? url
