@@ -156,6 +156,8 @@ static const struct {
     {"1e17041108010e17" ID_HEX "06666f72676564",
      "{\"t\":\"offered\",\"chat\":\"17\",\"ok\":1,\"refused\":[[\"0193a1c2-7b1e-7c4a-9d55-0a1b2c3d4e5f\","
      "\"forged\"]]}"},
+    {"051804110801", "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}"},
+    {"0919041108f9f7020c05", "{\"t\":\"unread\",\"chat\":\"17\",\"epoch\":\"48121\",\"seq\":5}"},
 };
 
 static size_t from_hex(char *out, const char *hex)
