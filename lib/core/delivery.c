@@ -264,6 +264,8 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
         if (sub->session == from &&
             s->lane.conn ==
                 (uint32_t)origin) { /* the sender's device knows its own message: `accepted` tells the seq */
+            if (one_by_one && e->seq > sub->pushed + 1)
+                continue; /* what stands before it is still on its way */
             if (e->seq > sub->pushed + 1 && !one_push)
                 announce_gap(d, sub, sub->pushed + 1, e->seq - 1, "epoch");
             if (sub->acked == sub->pushed)

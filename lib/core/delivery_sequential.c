@@ -49,8 +49,10 @@ static void round_end(struct delivery *d)
     const struct chat *c = slab_at(&d->registry->chats, r->chat);
     for (uint32_t i = 0; i < c->subs_n && (d->config.features & DELIVERY_ACK); i++) {
         struct sub *sub = registry_sub(d->registry, c->subs[i]);
-        if (sub->live && !sub->passive && sub->pushed < r->seq)
-            session_behind_push(d->registry, delivery_session(d, sub), sub);
+        if (!sub->live || sub->passive || sub->pushed >= r->seq)
+            continue;
+        session_behind_push(d->registry, delivery_session(d, sub), sub);
+        delivery_pump(d, delivery_session(d, sub));
     }
     d->rounds = r->next;
     if (!d->rounds)

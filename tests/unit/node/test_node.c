@@ -570,13 +570,24 @@ static void test_sequential_fanout_makes_everybody_wait_for_those_before(void **
         world_pass(w, 45);
         world_settle(w);
     }
+    peer_send(w, p[0], world_id(w, id), 17, "text"); /* who speaks while others' words are on their way */
+    peer_send(w, p[3], world_id(w, id), 17, "text");
+    world_settle(w);
+    for (int i = 0; i < 8; i++) {
+        world_pass(w, 45);
+        world_settle(w);
+    }
+    for (int i = 1; i < 4; i++) {
+        assert_int_equal(peer_count(p[i], "gap"), 0);
+        assert_int_equal(peer_count(p[i], "msg"), 4); /* p[3]'s own among them: it came in its turn */
+    }
     p[1]->hold = true; /* one dead socket, and nobody after it gets anything */
     peer_send(w, p[0], world_id(w, id), 17, "text");
     world_settle(w);
     for (int i = 0; i < 20; i++)
         world_pass(w, 45);
-    assert_int_equal(peer_count(p[1], "msg"), 3);
-    assert_int_equal(peer_count(p[2], "msg"), 2);
+    assert_int_equal(peer_count(p[1], "msg"), 5);
+    assert_int_equal(peer_count(p[2], "msg"), 4);
     world_restart(w);
     world_free(w);
 }
