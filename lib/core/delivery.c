@@ -141,7 +141,8 @@ static bool has_room(const struct delivery *d, const struct session *s)
 static bool lags(const struct delivery *d, const struct session *s)
 {
     uint32_t since = *unacked_ms(d, session_number(d->registry, s));
-    return d->config.slow_ms && since && clock_ms(d->io->now.mono_ns) - since >= d->config.slow_ms;
+    return d->config.slow_ms && since && since != CLOCK_GREETING &&
+           clock_ms(d->io->now.mono_ns) - since >= d->config.slow_ms;
 }
 
 bool delivery_keeps_up(struct delivery *d, struct sub *sub, const struct chat *c, uint64_t seq,
@@ -580,7 +581,7 @@ void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub
 {
     uint32_t *unacked = unacked_ms(d, sub->session);
     drop_position(d, s, sub);
-    if (*unacked && !anything_unacked(d, s))
+    if (*unacked && *unacked != CLOCK_GREETING && !anything_unacked(d, s))
         *unacked = 0; /* what was pushed there will not be acknowledged */
 }
 
