@@ -54,10 +54,11 @@ static void fill_limits(struct server_config *c, const struct opt_set *o)
     c->limits.sending_per_conn = (uint32_t)opt_u64(o, "in-flight");
     c->limits.body_max = (uint32_t)opt_u64(o, "body-max");
     c->limits.queue_bytes = (uint32_t)opt_u64(o, "queue");
-    c->limits.slow_ms = (uint32_t)(opt_u64(o, "slow") / NS_PER_MS);
     c->limits.backlog_max = opt_u64(o, "backlog");
     c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
     c->ack_timeout_ns = opt_u64(o, "ack-timeout");
+    c->limits.slow_ms =
+        (uint32_t)((opt_given(o, "slow") ? opt_u64(o, "slow") : c->ack_timeout_ns / 2) / NS_PER_MS);
     c->idle_timeout_ns = opt_u64(o, "idle-timeout");
 }
 

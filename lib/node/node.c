@@ -24,7 +24,7 @@ struct node_limits node_limits_default(void)
                                 .body_max = PROTO_BODY_MAX,
                                 .chats_max = PROTO_CLAIMS_MAX,
                                 .queue_bytes = 1u << 20,
-                                .slow_ms = 3000,
+                                .slow_ms = 5000,
                                 .requests_per_sync = 1000,
                                 .backlog_max = 10000};
 }

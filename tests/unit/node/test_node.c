@@ -498,7 +498,7 @@ static void test_who_acknowledges_nothing_for_too_long_is_served_from_the_log(vo
     char id[ID_TEXT + 1];
     peer_send(w, a, world_id(w, id), 17, "one");
     world_settle(w);
-    world_pass(w, 2999);
+    world_pass(w, 4999);
     peer_send(w, a, world_id(w, id), 17, "two");
     world_settle(w);
     assert_int_equal(peer_count(b, "msg"), 2); /* not late yet */
