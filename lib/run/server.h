@@ -15,7 +15,7 @@ struct server_config {
     uint64_t sequential_ns; /* delivery_fanout_parse */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
-    uint64_t recover_for_ns; /* node.h */
+    uint64_t recover_for_ns;                  /* node.h */
     uint32_t conns_max, beat_s, coalesce_max; /* coalesce_max: messages in one frame; 0: 50 */
     int64_t clock_shift_us;
     /* Called on SIGHUP; fills the parts that may change. Non-zero: keep what there is. */
