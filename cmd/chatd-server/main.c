@@ -92,6 +92,10 @@ static int serve(struct err_ctx *err)
     int rc = delivery_parse(&c.features, opt_string(set, "delivery"), err);
     if (rc)
         return err_set(err, ERR_USAGE, "%s", err->text);
+    const char *presence = opt_string(set, "presence");
+    c.presence_legacy = !strcmp(presence, "legacy");
+    if (!c.presence_legacy && strcmp(presence, "current") != 0)
+        return err_set(err, ERR_USAGE, "--presence '%s' is neither current nor legacy", presence);
     snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));
     c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
                   : c.features & DELIVERY_DURABLE ? url

@@ -173,7 +173,14 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
         on_ack(n, s, m);
         break;
     case MSG_BEAT:
-        break; /* having been heard is all it is for */
+        node_beat(n, s, m);
+        break;
+    case MSG_TYPING:
+        node_typing(n, s, m);
+        break;
+    case MSG_WATCH:
+        node_watch(n, s, m);
+        break;
     case MSG_SYNC:
         on_sync(n, s, m);
         break;
@@ -302,6 +309,7 @@ void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struc
         if (sub && !MUTANT(REMOVED_STILL_PUSHED))
             delivery_unsubscribe(&n->delivery, s, sub);
     }
+    node_presence_said(n, c, user);
     registry_member_drop(&n->registry, c, user);
     trace_emit(
         n->io.trace,
@@ -321,6 +329,7 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     switch (e->op) {
     case ENTRY_MESSAGE:
         n->counters.messages++;
+        node_presence_said(n, c, e->sender);
         delivery_fan_out(&n->delivery, c, e, p->conn);
         return;
     case ENTRY_CREATE:

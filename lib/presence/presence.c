@@ -116,11 +116,22 @@ enum presence_state presence_get(const struct presence *p, uint32_t user, uint64
     uint32_t page = user / PRESENCE_PAGE, at = user % PRESENCE_PAGE;
     uint32_t v = page < p->pages_n && p->pages[page] ? p->pages[page][at] : 0;
     if (at_s)
-        *at_s = v ? (v & SECONDS_MASK) + (uint64_t)PRESENCE_BEGIN_S : 0;
+        *at_s = v & SECONDS_MASK ? (v & SECONDS_MASK) + (uint64_t)PRESENCE_BEGIN_S : 0;
     return (enum presence_state)(v >> 30);
 }
 
 /* ---- who watches ---- */
+
+void presence_settle(struct presence *p)
+{
+    size_t at = 0;
+    const void *user;
+    while (map_next(&p->watched, &at, &user, NULL)) {
+        uint32_t u = (uint32_t) * (const uint64_t *)user;
+        if (presence_get(p, u, NULL) == PRESENCE_UNKNOWN)
+            presence_set(p, u, PRESENCE_OFFLINE, 0);
+    }
+}
 
 static struct watch *watch_at(const struct presence *p, uint32_t number)
 {

@@ -47,7 +47,7 @@ void presence_release(struct presence *p);
 
 /* Since when: UTC seconds; for OFFLINE, when the user was last heard. ERR_NOMEM: the user stays UNKNOWN. */
 int presence_set(struct presence *p, uint32_t user, enum presence_state s, uint64_t at_s);
-/* *at_s (may be NULL) is 0 when nothing is known. */
+/* *at_s (may be NULL) is 0 when it is not known. */
 enum presence_state presence_get(const struct presence *p, uint32_t user, uint64_t *at_s);
 
 /* Replace what a session watches (n = 0: nothing). Users come once each. ERR_LIMIT beyond PRESENCE_WATCH_MAX
@@ -57,6 +57,9 @@ int presence_watch(struct presence *p, uint32_t session, const uint32_t *users, 
 uint32_t presence_watching(const struct presence *p, uint32_t session); /* how many */
 /* The session has ended. */
 void presence_unwatch(struct presence *p, uint32_t session);
+
+/* Whoever is watched and still UNKNOWN is OFFLINE: they had the time to come. */
+void presence_settle(struct presence *p);
 
 /* Tell watchers what has changed, until about `budget` words were said (one user's watchers are told
  * together); returns how many. The rest waits for the next flush. `tell` must not change what is watched. */

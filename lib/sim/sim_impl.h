@@ -110,6 +110,7 @@ struct sim_server {
     bool broken; /* its store is damaged: it does not start */
     uint32_t incarnation, conns;
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
+    bool presence_legacy;
     bool armed;        /* the disk was told to fail */
     bool sync_fails;   /* the next write */
     uint64_t full_until_ns, disk_ns;
