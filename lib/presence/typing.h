@@ -14,9 +14,9 @@
 
 #define TYPING_MAX      65536u
 #define TYPING_CHAT_MAX 16u
-#define TYPING_FOR_US   10000000ull /* after a refresh it is over */
+/* After a refresh: within 10 s it is no longer shown, also where a timer comes late. */
+#define TYPING_FOR_US   9500000ull
 #define TYPING_AGAIN_MS 1000u       /* a refresh that comes sooner is not passed on */
-#define TYPING_EVERY_NS (3ull * 1000000000ull)
 
 struct typing {
     struct slab entries;
