@@ -8,6 +8,7 @@
 
 struct typist {
     uint64_t chat, user, until_ns;
+    uint64_t ts_us; /* of the last key, by the server's clock; 0: not known */
 };
 
 struct client_presence {
@@ -84,13 +85,14 @@ void presence_on_typing(struct client *c, const struct msg *m, const struct clie
                         .type = CLIENT_TYPING, .chat = m->chat, .user = m->user, .at_ns = until_ns});
     }
     t->until_ns = until_ns;
+    t->ts_us = m->ts;
     find_next(p);
 }
 
 void presence_on_msg(struct client *c, const struct msg *m, const struct client_io *io)
 {
     struct typist *t = shown(c, m->chat, m->from);
-    if (!t)
+    if (!t || id_unix_ms(&m->id) * 1000 + 999 < t->ts_us) /* said before, and comes late, as with the log */
         return;
     over(c, (uint32_t)(t - c->presence->shown), io);
     find_next(c->presence);

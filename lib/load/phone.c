@@ -412,6 +412,7 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         timers_set(&l->timers, &p->wake, e->at_ns);
         break;
     case CLIENT_SUBMITTED:
+        p->said_ns = l->io.now.mono_ns;
         on_new_id(p, e, false);
         phone_trace(p, false,
                     (struct trace_event){.hop = HOP_CLIENT_SUBMIT,

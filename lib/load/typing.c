@@ -68,7 +68,8 @@ static void on_back(struct timer *t)
         for (uint32_t k = 0; k < c->members; k++) {
             const struct load_phone *o = &l->phones[l->members[c->first + k]];
             /* said by then: a refresh goes out every 3 s, and had 2 s to arrive */
-            if (o == p || !types_in(o, chat, then, now) || o->typing_since_ns + 2 * NS_PER_S > then)
+            if (o == p || o->said_ns + 3 * NS_PER_S > now || /* a message ends it, until the next key */
+                !types_in(o, chat, then, now) || o->typing_since_ns + 2 * NS_PER_S > then)
                 continue;
             pop->typing_back++;
             pop->typing_missed += !client_shows_typing(&p->client, chat, o->client.user);

@@ -185,8 +185,10 @@ void node_beat(struct node *n, struct session *s, const struct msg *m)
 static struct msg typing_msg(const struct node *n, const struct chat *c, uint64_t user, uint64_t until_us)
 {
     struct msg m = {.t = MSG_TYPING, .chat = c->id, .user = user};
-    if (!n->presence.typing.keeps)
+    if (!n->presence.typing.keeps) {
         m.to = until_us;
+        m.ts = until_us - TYPING_FOR_US;
+    }
     return m;
 }
 
@@ -229,12 +231,15 @@ void node_typing(struct node *n, struct session *s, const struct msg *m)
         session_error(n, s, e, m, 0, NULL);
 }
 
-void node_presence_said(struct node *n, const struct chat *c, uint64_t user)
+void node_presence_said(struct node *n, const struct chat *c, uint64_t user, uint64_t ts_us)
 {
     const struct user *u = n->presence.typing.entries.live ? registry_user(&n->registry, user) : NULL;
-    if (u)
-        typing_clear(&n->presence.typing, slab_number(&n->registry.chats, c),
-                     slab_number(&n->registry.users, u));
+    if (!u)
+        return;
+    uint32_t chat = slab_number(&n->registry.chats, c), number = slab_number(&n->registry.users, u);
+    uint64_t until_us = typing_until(&n->presence.typing, chat, number, 0);
+    if (until_us && until_us - TYPING_FOR_US <= ts_us) /* they may type on while it was being committed */
+        typing_clear(&n->presence.typing, chat, number);
 }
 
 /* Who types now in the session's chats. */

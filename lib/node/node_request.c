@@ -309,7 +309,7 @@ void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struc
         if (sub && !MUTANT(REMOVED_STILL_PUSHED))
             delivery_unsubscribe(&n->delivery, s, sub);
     }
-    node_presence_said(n, c, user);
+    node_presence_said(n, c, user, UINT64_MAX);
     registry_member_drop(&n->registry, c, user);
     trace_emit(
         n->io.trace,
@@ -329,7 +329,7 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     switch (e->op) {
     case ENTRY_MESSAGE:
         n->counters.messages++;
-        node_presence_said(n, c, e->sender);
+        node_presence_said(n, c, e->sender, id_unix_ms(&e->id) * 1000 + 999);
         delivery_fan_out(&n->delivery, c, e, p->conn);
         return;
     case ENTRY_CREATE:
