@@ -146,9 +146,8 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     if (c->state != CLIENT_GREETING)
         return;
     c->state = CLIENT_READY;
-    uint64_t took_us = (io->now.mono_ns - c->ready_ns) / NS_PER_US;
-    c->welcome_us = took_us < UINT32_MAX ? (uint32_t)took_us : UINT32_MAX;
-    c->server_minus_mono_us = (int64_t)(m->ts - io->now.mono_ns / NS_PER_US);
+    uint64_t took_ms = (io->now.mono_ns - c->ready_ns) / NS_PER_MS + 1;
+    c->welcome_ms = took_ms < UINT16_MAX ? (uint16_t)took_ms : UINT16_MAX;
     c->ready_ns = io->now.mono_ns;
     c->epoch = m->epoch;
     c->no_sync = false;

@@ -127,18 +127,17 @@ struct client {
     uint32_t device;
     uint8_t state, tries; /* tries: reconnects since the last stable connection */
     bool background, offline, rebuild, since_wanted, since_flying, no_return;
-    bool no_sync;       /* this server serves none: holes are passed over */
-    uint16_t syncs;     /* chats with a sync in flight */
-    uint32_t in_flight; /* outbox entries sent and unanswered on this connection */
+    bool no_sync;        /* this server serves none: holes are passed over */
+    uint16_t welcome_ms; /* how long the welcome took: the offset may be so much more */
+    uint16_t syncs;      /* chats with a sync in flight */
+    uint32_t in_flight;  /* outbox entries sent and unanswered on this connection */
     /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats. They stand
      * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
     uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
     struct client_presence *presence; /* NULL: nobody types, nobody is watched */
     uint64_t ready_ns;
-    int64_t clock_offset_us;        /* server's clock minus ours, from welcome */
-    int64_t server_minus_mono_us;   /* server's clock minus our monotonic one, at least; from welcome */
-    uint32_t welcome_us;            /* how long the welcome took: it may be so much more */
+    int64_t clock_offset_us;        /* server's clock minus ours, at least; from welcome */
     uint64_t epoch;                 /* the server's current one */
     uint64_t heard_us;              /* own wall clock of the last frame */
     uint64_t last_ts_us;            /* server's time of the last message */

@@ -60,14 +60,14 @@ bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user)
 
 static int64_t server_us(const struct client *c, const struct client_io *io)
 {
-    return (int64_t)(io->now.mono_ns / NS_PER_US) + c->server_minus_mono_us;
+    return (int64_t)io->now.wall_us + c->clock_offset_us;
 }
 
 void presence_on_typing(struct client *c, const struct msg *m, const struct client_io *io)
 {
     uint64_t until_ns = io->now.mono_ns + CLIENT_TYPING_NS;
     if (m->to) { /* the welcome may have been on its way as long as its answer took */
-        int64_t left_us = (int64_t)m->to - server_us(c, io) - (int64_t)c->welcome_us;
+        int64_t left_us = (int64_t)m->to - server_us(c, io) - (int64_t)c->welcome_ms * 1000;
         if (left_us <= 0)
             return;
         if ((uint64_t)left_us < CLIENT_TYPING_NS / NS_PER_US)
