@@ -53,8 +53,8 @@ void node_presence_leave(struct node *n, struct session *s);
 /* The sweep found that it has not been heard for node_presence_silence_ms. */
 void node_presence_silent(struct node *n, struct session *s);
 uint32_t node_presence_silence_ms(const struct node *n);
-/* A member's message, made at that time by their own word, is there, or they left (UINT64_MAX): they don't type
- * any more. */
+/* A member's message, made at that time by their own word, is there, or they left (UINT64_MAX): they don't
+ * type any more. */
 void node_presence_said(struct node *n, const struct chat *c, uint64_t user, uint64_t ts_us);
 
 void node_presence_heard_anew(struct node *n, struct session *s, bool beat);

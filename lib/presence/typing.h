@@ -16,7 +16,7 @@
 #define TYPING_CHAT_MAX 16u
 /* After a refresh: within 10 s it is no longer shown, also where a timer comes late. */
 #define TYPING_FOR_US   9500000ull
-#define TYPING_AGAIN_MS 1000u       /* a refresh that comes sooner is not passed on */
+#define TYPING_AGAIN_MS 1000u /* a refresh that comes sooner is not passed on */
 
 struct typing {
     struct slab entries;
