@@ -95,6 +95,10 @@ static int serve(struct err_ctx *err)
     if (delivery_parse(&c.features, opt_string(set, "delivery"), &why) ||
         delivery_fanout_parse(&c.sequential_ns, opt_string(set, "fanout"), &why))
         return err_set(err, ERR_USAGE, "%s", why.text);
+    const char *presence = opt_string(set, "presence");
+    c.presence_legacy = !strcmp(presence, "legacy");
+    if (!c.presence_legacy && strcmp(presence, "current") != 0)
+        return err_set(err, ERR_USAGE, "--presence '%s' is neither current nor legacy", presence);
     snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));
     c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
                   : c.features & DELIVERY_DURABLE ? url

@@ -296,6 +296,20 @@ void delivery_tick(struct delivery *d)
     passive_tell(d);
 }
 
+void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m, uint64_t but_user)
+{
+    struct shared_frame *frames[PROTO_CODECS] = {0};
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct session *s = session_of(d, registry_sub(d->registry, c->subs[i]));
+        if (!has_room(d, s) || session_user(d->registry, s)->id == but_user)
+            continue;
+        if (frames[s->codec] || (frames[s->codec] = encode(d, s->codec, m)))
+            queue_frame(d, s, frames[s->codec]);
+    }
+    for (int i = 0; i < PROTO_CODECS; i++)
+        shared_frame_unref(frames[i]);
+}
+
 static void ask(struct delivery *d, struct session *s, struct read_job *job)
 {
     job->kind = READ_LOG;

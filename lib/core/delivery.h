@@ -79,6 +79,8 @@ int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, ui
  * the session that sent it (its `accepted` counts as the push); 0: none. Legacy counts the members it had
  * nobody to push to. */
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin);
+/* Something that is not of the log, and of use only now: to who is there and has room, but for one user. */
+void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m, uint64_t but_user);
 /* Read on for sessions that are behind, if there is room in the queue. */
 void delivery_pump(struct delivery *d, struct session *s);
 void delivery_read_done(struct delivery *d, struct session *s, struct read_job *job);

@@ -32,6 +32,7 @@ struct load_habits {
     uint64_t network_change_every, network_change_gap /* fixed */;
     uint64_t resend_after; /* fixed */
     uint32_t resend_share_ppm, storage_loss_ppm;
+    uint64_t typing_every, typing_for; /* begins to type in one of its chats; and thinks better of it */
 };
 
 struct load_population {

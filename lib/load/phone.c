@@ -24,8 +24,11 @@ void phone_step(struct load_phone *p, const struct client_event *e)
     load_now(l);
     l->io.rng = &p->rng;
     l->outboxes -= p->client.outbox.count;
+    bool was = p->client.state == CLIENT_READY;
     client_step(&p->client, e, &l->io);
     l->outboxes += p->client.outbox.count;
+    if (p->client.state == CLIENT_READY && !was)
+        typing_on_ready(p);
     if (p->client.state == CLIENT_READY && !p->was_ready) {
         p->was_ready = true;
         load_on_ready(p);
@@ -422,6 +425,7 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         timers_set(&l->timers, &p->wake, e->at_ns);
         break;
     case CLIENT_SUBMITTED:
+        p->said_ns = l->io.now.mono_ns;
         on_new_id(p, e, false);
         phone_trace(p, false,
                     (struct trace_event){.hop = HOP_CLIENT_SUBMIT,
@@ -460,6 +464,12 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
                       (unsigned long long)c->user, close_code_text(e->code), e->code);
         break;
     case CLIENT_GAP:
+    case CLIENT_PRESENCE:
+    case CLIENT_PRESENCE_LOST:
+        break;
+    case CLIENT_TYPING:
+    case CLIENT_TYPING_OVER:
+        typing_effect(p, e);
         break;
     default:
         keep_effect(p, e);

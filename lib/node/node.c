@@ -48,6 +48,7 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     delivery_init(&n->delivery, &n->io, &n->registry, &n->clocks, &n->counters, &dc);
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
+    node_presence_init(n, c->seed);
     recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
@@ -89,6 +90,7 @@ void node_free(struct node *n)
     session_clocks_release(&n->clocks);
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
+    node_presence_release(n);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -212,6 +214,8 @@ static void detach(struct node *n, struct session *s, enum reason reason)
 {
     if (s->state == SESSION_CLOSING)
         return;
+    if (s->user)
+        node_presence_leave(n, s);
     *session_clock(&n->clocks, session_number(&n->registry, s)) = (struct session_clock){0};
     if (s->user) {
         delivery_forget(&n->delivery, s);
@@ -276,6 +280,8 @@ static void on_frame(struct node *n, const struct node_event *e)
     n->counters.frames++;
     if (s->state != SESSION_NEW)
         session_clock(&n->clocks, (uint32_t)(e->conn >> 32))->heard_ms = clock_ms(e->now.mono_ns);
+    if (node_presence_flags(&n->presence, (uint32_t)(e->conn >> 32)) & NODE_PRESENCE_SILENT)
+        node_presence_heard_anew(n, s, false);
     struct proto_frame f;
     struct err_ctx err = {0};
     struct msg m;
@@ -306,11 +312,18 @@ static void on_beats(struct node *n, const struct node_event *e)
         if (e->conns[i] >> 32 <= top && e->conns[i] >> 32)
             __builtin_prefetch(session_clock(&n->clocks, (uint32_t)(e->conns[i] >> 32)), 1);
     for (size_t i = 0; i < e->len; i++) {
-        if (e->conns[i] >> 32 > top || !(e->conns[i] >> 32))
+        uint32_t number = (uint32_t)(e->conns[i] >> 32);
+        if (number > top || !number)
             continue;
-        struct session_clock *clock = session_clock(&n->clocks, (uint32_t)(e->conns[i] >> 32));
-        if (clock->heard_ms && clock->unacked_ms != CLOCK_GREETING)
-            clock->heard_ms = now_ms;
+        struct session_clock *clock = session_clock(&n->clocks, number);
+        if (!clock->heard_ms || clock->unacked_ms == CLOCK_GREETING)
+            continue;
+        clock->heard_ms = now_ms;
+        struct session *s = node_presence_flags(&n->presence, number) & ~NODE_PRESENCE_HERE
+                                ? node_session(n, e->conns[i])
+                                : NULL;
+        if (s)
+            node_presence_heard_anew(n, s, true);
     }
 }
 
@@ -380,10 +393,13 @@ static void sweep(struct node *n, uint64_t now_ns)
     uint32_t idle_ms = soonest ? (uint32_t)((soonest + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
     uint32_t ack_ms =
         c->ack_timeout_ns ? (uint32_t)((c->ack_timeout_ns + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
+    uint32_t silence_ms = node_presence_silence_ms(n);
     uint32_t some = top / SWEEP_TICKS + SWEEP_LEAST;
     for (uint32_t k = 0; k < some && k < top; k++) {
         number = n->swept = n->swept < top ? n->swept + 1 : 1;
         const struct session_clock *clock = session_clock(&n->clocks, number);
+        if (clock->heard_ms && now - clock->heard_ms >= silence_ms)
+            node_presence_silent(n, registry_session(&n->registry, number));
         if (clock->unacked_ms && clock->unacked_ms != CLOCK_GREETING && now - clock->unacked_ms >= ack_ms) {
             n->counters.ack_timeouts++;
             session_end(n, registry_session(&n->registry, number), CLOSE_ACK_TIMEOUT, REASON_ACK_TIMEOUT);
@@ -424,6 +440,7 @@ static void on_tick(struct node *n, uint64_t now)
     delivery_tick(&n->delivery);
     save_cursors(n, now);
     node_recover_tick(n);
+    node_presence_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -502,6 +519,10 @@ uint64_t node_step(struct node *n, const struct node_event *e)
         break;
     case NODE_RECONCILE:
         node_reconcile(n, e);
+        break;
+    case NODE_PRESENCE:
+    case NODE_TYPING:
+        node_presence_http(n, e);
         break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");

@@ -32,6 +32,8 @@
  * entry of the log is in the form of `msg`, tag included; "whole":false while the chat is incomplete. Entry 0
  * (a create of the first epoch) is given with after absent and "zero=1" */
 
+#define NODE_PRESENCE_USERS 256u /* of GET /presence */
+
 struct node_limits {
     uint32_t sessions_per_user, sending_per_conn;
     uint32_t rate_per_s, rate_burst; /* sends a user; 0: no limit */
@@ -50,6 +52,7 @@ struct node_config {
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;
     uint64_t recover_for_ns; /* how long clients are waited for after a restore; 0: for ever */
+    bool presence_legacy;    /* typing is kept as an event, replayed to who comes back, and never over */
     const struct keys *keys;
     uint64_t seed, epoch;
     uint64_t conn_base; /* connection numbers begin after this; differs between runs of one server */
@@ -70,6 +73,8 @@ enum node_event_kind {
     NODE_DRAIN,     /* code 0: say bye, refuse what is new; code 1: close all (4002) */
     NODE_HISTORY,   /* request, token, chat, after, limit: GET /history; after UINT64_MAX: from entry 0 */
     NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
+    NODE_PRESENCE,  /* request, token, users: GET /presence */
+    NODE_TYPING,    /* request, token, user, chat: POST /presence/USER/typing */
     NODE_EVENT_KINDS
 };
 
@@ -83,6 +88,8 @@ struct node_event {
      * expires_s; a hello without a token is theirs. */
     uint64_t user, expires_s;
     const uint64_t *conns;
+    const uint64_t *users;
+    uint32_t users_n;
     void *link;
     struct trace_flow flow;
     const char *data; /* frame text, or the token of NODE_HISTORY */

@@ -128,6 +128,7 @@ void node_resumed(struct node *n, struct session *s, const struct read_job *job)
     node_recover_hello(n, s);
     session_extra_trim(&n->registry, s);
     delivery_pump(&n->delivery, s);
+    node_presence_ready(n, s);
 }
 
 void node_joined(struct node *n, struct chat *c, uint64_t user, uint64_t after)

@@ -3,6 +3,7 @@
 #define NODE_NODE_IMPL_H
 
 #include "node/node.h"
+#include "node/node_presence.h"
 
 struct node {
     struct node_config config;
@@ -12,6 +13,7 @@ struct node {
     struct delivery delivery;
     struct accept accept;
     struct recover recover;
+    struct node_presence presence;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
     uint32_t swept; /* clocks looked at in this round */

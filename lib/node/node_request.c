@@ -183,7 +183,14 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
         on_quiet(n, s, m);
         break;
     case MSG_BEAT:
-        break; /* having been heard is all it is for */
+        node_beat(n, s, m);
+        break;
+    case MSG_TYPING:
+        node_typing(n, s, m);
+        break;
+    case MSG_WATCH:
+        node_watch(n, s, m);
+        break;
     case MSG_SYNC:
         on_sync(n, s, m);
         break;
@@ -312,6 +319,7 @@ void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struc
         if (sub && !MUTANT(REMOVED_STILL_PUSHED))
             delivery_unsubscribe(&n->delivery, s, sub);
     }
+    node_presence_said(n, c, user, UINT64_MAX);
     registry_member_drop(&n->registry, c, user);
     trace_emit(
         n->io.trace,
@@ -331,6 +339,7 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     switch (e->op) {
     case ENTRY_MESSAGE:
         n->counters.messages++;
+        node_presence_said(n, c, e->sender, id_unix_ms(&e->id) * 1000 + 999);
         delivery_fan_out(&n->delivery, c, e, p->conn);
         return;
     case ENTRY_CREATE:

@@ -289,6 +289,7 @@ static int open_all(struct server *s)
                              .hello_timeout_ns = 10 * NS_PER_S,
                              .recover_for_ns = c->recover_for_ns,
                              .beat_s = c->beat_s,
+                             .presence_legacy = c->presence_legacy,
                              .keys = &s->keys,
                              .seed = c->seed ? c->seed : random,
                              .epoch = store_epoch(s->store),

@@ -13,6 +13,7 @@ struct server_config {
     uint32_t trace_sample;  /* of so many users one; 0, 1: all */
     unsigned features;      /* enum delivery_features */
     uint64_t sequential_ns; /* delivery_fanout_parse */
+    bool presence_legacy;   /* old typing is replayed to who comes back */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
     uint64_t recover_for_ns;                  /* node.h */

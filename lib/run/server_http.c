@@ -1,4 +1,4 @@
-/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}. */
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /reconcile, /presence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +215,59 @@ static void reconcile(struct server *s, const struct ws_http_request *r)
                                         .limit = limit < 1 ? 1 : (uint32_t)(limit > 1000 ? 1000 : limit)});
 }
 
+/* GET /presence?users=7,8,9 */
+static void presence(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t users[NODE_PRESENCE_USERS];
+    uint32_t n = 0;
+    const char *p = strncmp(r->query, "users=", 6) ? "" : r->query + 6;
+    char *end = NULL;
+    while (*p >= '0' && *p <= '9' && n < NODE_PRESENCE_USERS) {
+        users[n++] = strtoull(p, &end, 10);
+        p = *end == ',' ? end + 1 : end;
+    }
+    if (!n || *p) {
+        reply_error(r->conn, 400, "invalid", "GET /presence?users=7,8,9 (at most 256)");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_PRESENCE,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .users = users,
+                                        .users_n = n});
+}
+
+/* POST /presence/USER/typing?chat=CHAT */
+static void typing(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t chat = 0, user = 0;
+    char *end = NULL;
+    const char *digits = r->path + strlen("/presence/");
+    if (*digits >= '0' && *digits <= '9')
+        user = strtoull(digits, &end, 10);
+    if (!end || strcmp(end, "/typing") != 0 || !query_u64(r->query, "chat", 0, &chat) || !chat) {
+        reply_error(r->conn, 400, "invalid", "POST /presence/USER/typing?chat=CHAT");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_TYPING,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .user = user,
+                                        .chat = chat});
+}
+
 static void ready(struct server *s, struct ws_conn *c)
 {
     if (s->draining)
@@ -230,7 +283,9 @@ static void ready(struct server *s, struct ws_conn *c)
 void server_http(void *arg, const struct ws_http_request *r)
 {
     struct server *s = arg;
-    if (strcmp(r->method, "GET") != 0)
+    if (!strcmp(r->method, "POST") && !strncmp(r->path, "/presence/", 10))
+        typing(s, r);
+    else if (strcmp(r->method, "GET") != 0)
         reply_error(r->conn, 405, "invalid", "only GET is answered here");
     else if (!strcmp(r->path, "/healthz"))
         reply_text(r->conn, 200, "text/plain", "ok\n");
@@ -240,6 +295,8 @@ void server_http(void *arg, const struct ws_http_request *r)
         metrics(s, r->conn);
     else if (!strcmp(r->path, "/reconcile") || !strcmp(r->path, "/reconcile/chats"))
         reconcile(s, r);
+    else if (!strcmp(r->path, "/presence"))
+        presence(s, r);
     else if (!strncmp(r->path, "/history/", 9))
         history(s, r);
     else

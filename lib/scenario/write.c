@@ -48,6 +48,8 @@ static void write_habits(struct buf *out, const struct scenario_habits *h)
     also(out, "network_change_every", h->network_change_every);
     also(out, "network_change_gap", h->network_change_gap);
     also(out, "resend_after", h->resend_after);
+    also(out, "typing_every", h->typing_every);
+    also(out, "typing_for", h->typing_for);
     share(out, "resend_share", h->resend_share_ppm);
     share(out, "storage_loss", h->storage_loss_ppm);
     buf_str(out, " }");

@@ -107,6 +107,10 @@ static void draw_habits(struct draw *d, struct scenario_habits *h, bool linked)
         h->resend_after = ms(d, 500, 10000);
         h->resend_share_ppm = (uint32_t)between(d, 1, 100) * 10000;
     }
+    if (coin(d, 40)) {
+        h->typing_every = ms(d, 1000, 30000);
+        h->typing_for = ms(d, 500, 15000);
+    }
 }
 
 /* Some services have only some of the fixes: they promise less, and must keep that. */
@@ -238,6 +242,10 @@ static void draw_faults(struct draw *d)
         draw_values(d, f);
         s->faults_n++;
     }
+    /* until when somebody types is told by the server's clock, which clients learn when they connect */
+    for (uint32_t i = 0; i < s->faults_n; i++)
+        for (uint32_t k = 0; k < s->load_n && s->faults[i].what == FAULT_CLOCK_JUMP; k++)
+            s->load[k].habits.typing_every = s->load[k].habits.typing_for = 0;
 }
 
 static void draw_server(struct draw *d)

@@ -337,6 +337,8 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .network_change_gap = p->habits.network_change_gap,
                                                .resend_after = p->habits.resend_after,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
+                                               .typing_every = p->habits.typing_every,
+                                               .typing_for = p->habits.typing_for,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);

@@ -33,13 +33,16 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             v->limits.rate_burst = (uint32_t)n;
         else if (strcmp(w, "--fanout") == 0)
             rc = rc ? rc : delivery_fanout_parse(&v->sequential_ns, value, ctx);
+        else if (strcmp(w, "--presence") == 0 && value)
+            v->presence_legacy = !strcmp(value, "legacy");
         else
             rc = 1;
         if (rc)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
                 "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
-                "--queue SIZE, --rate N, --burst N, --fanout MODE and, for the time of an fsync, --disk TIME",
+                "--queue SIZE, --rate N, --burst N, --fanout MODE, --presence current|legacy and, for the time of "
+                "an fsync, --disk TIME",
                 s->s->path, w);
     }
     return 0;
@@ -95,6 +98,7 @@ int server_start(struct sim *s, struct err_ctx *ctx)
                              .idle_timeout_ns = v->features & DELIVERY_ACK ? 30 * NS_PER_S : 0,
                              .hello_timeout_ns = 10 * NS_PER_S,
                              .beat_s = 10,
+                             .presence_legacy = v->presence_legacy,
                              .keys = &s->keys,
                              .seed = random,
                              .epoch = store_epoch(v->store),

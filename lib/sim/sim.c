@@ -148,6 +148,7 @@ int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(struct sim *s), str
         if (rc)
             return rc;
         phones_plan(s);
+        watch_time(s);
         if (sim_failed(s) || (enough && enough(s)))
             return 0;
         if (s->events % 65536 == 0 && s->config.interrupted && *s->config.interrupted)

@@ -110,8 +110,9 @@ struct sim_server {
     bool broken; /* its store is damaged: it does not start */
     uint32_t incarnation, conns;
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
-    bool armed;        /* the disk was told to fail */
-    bool sync_fails;   /* the next write */
+    bool presence_legacy;
+    bool armed;      /* the disk was told to fail */
+    bool sync_fails; /* the next write */
     uint64_t full_until_ns, disk_ns;
     char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
@@ -164,7 +165,7 @@ struct sim {
     /* watch.c */
     struct live *live;
     struct sim_note *notes;
-    uint64_t notes_n;
+    uint64_t notes_n, watched_ns;
     /* traces */
     struct trace *trace[4];
     struct trace_writer *server_trace, *link_trace, *load_trace, *run_trace;

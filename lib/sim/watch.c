@@ -7,7 +7,8 @@
 
 #include "audit/live.h"
 
-#define NOTES      32768u /* a power of two; of more, the oldest are forgotten */
+#define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
+#define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
 #define STORY_MAX  40u
 #define STORY_CHAT 12u
 
@@ -41,6 +42,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
                               .dedup = (features & DELIVERY_RETRY) != 0,
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
     p.copies = sim_keeps_copies(s);
+    p.typing = !strstr(s->s->server_args, "--presence legacy");
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
@@ -130,6 +132,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_DO_SEND:
         if (m->t == MSG_SEND)
             note(s, "sends", &m->id, m->chat, c->user, e->attempt);
+        if (m->t == MSG_TYPING)
+            live_typed(s->live, c->user, m->chat, s->now_ns);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);
@@ -146,6 +150,12 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_RECEIVED:
         if (e->reason == REASON_RESYNC)
             note(s, "receives, out of order", &m->id, m->chat, c->user, m->seq);
+        break;
+    case CLIENT_TYPING:
+    case CLIENT_TYPING_OVER:
+        note(s, e->type == CLIENT_TYPING ? "shows typing of" : "shows no more typing of", NULL, e->chat,
+             c->user, e->user);
+        live_typing(s->live, c->user, c->device, e->chat, e->user, e->type == CLIENT_TYPING, s->now_ns);
         break;
     case CLIENT_UNCONFIRMED:
         note(s, "is asked for copies", NULL, m->chat, c->user, m->ranges_n);
@@ -172,6 +182,14 @@ void watch_forgot(void *arg, uint64_t user, uint32_t device)
     struct sim *s = arg;
     note(s, "loses its storage", NULL, 0, user, device);
     live_forgot(s->live, user, device);
+}
+
+void watch_time(struct sim *s)
+{
+    if (s->now_ns < s->watched_ns)
+        return;
+    s->watched_ns = s->now_ns + WATCH_NS;
+    live_time(s->live, s->now_ns);
 }
 
 /* ---- the end ---- */

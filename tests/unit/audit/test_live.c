@@ -65,7 +65,7 @@ static void open_store(struct story *t)
 static struct story *begin(void)
 {
     struct story *t = calloc(1, sizeof *t);
-    const struct live_promises all = {true, true, true, false, false};
+    const struct live_promises all = {true, true, true, false, false, true};
     const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
     t->live = live_new(&all);
     assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
@@ -366,9 +366,34 @@ static void test_what_is_owed_at_the_end(void **state)
     end(t);
 }
 
+static void test_typing_is_not_shown_more_than_ten_seconds_after_the_last_word(void **state)
+{
+    const uint64_t s = 1000000000ull;
+    (void)state;
+    struct story *t = begin();
+    live_typed(t->live, 7, CHAT, 1 * s);
+    live_typing(t->live, 8, 1, CHAT, 7, true, 2 * s);
+    live_typed(t->live, 7, CHAT, 4 * s);
+    live_time(t->live, 14 * s);
+    assert_null(live_violation(t->live));
+    live_typing(t->live, 8, 1, CHAT, 7, false, 14 * s);
+    live_time(t->live, 20 * s);
+    assert_null(live_violation(t->live));
+    live_typing(t->live, 8, 1, CHAT, 7, true, 20 * s); /* an old event, replayed */
+    finds(t, LIVE_STALE_TYPING);
+    end(t);
+    t = begin();
+    live_typed(t->live, 7, CHAT, 1 * s);
+    live_typing(t->live, 8, 1, CHAT, 7, true, 2 * s); /* never cleared */
+    live_time(t->live, 11 * s + 1);
+    finds(t, LIVE_STALE_TYPING);
+    end(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_typing_is_not_shown_more_than_ten_seconds_after_the_last_word),
         cmocka_unit_test(test_a_good_run_is_good),
         cmocka_unit_test(test_pushed_before_it_is_durable),
         cmocka_unit_test(test_acknowledged_before_it_is_durable),
