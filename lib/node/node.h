@@ -42,7 +42,15 @@ struct node_limits {
 };
 struct node_limits node_limits_default(void);
 
+/* One node of several (node_bus.h). Shards are dealt to the nodes in turn: shard mod nodes. */
+struct node_place {
+    uint16_t self, nodes; /* nodes 0 or 1: alone */
+    bool shared_store;    /* the nodes are threads of one process: what its store holds of other shards is
+                             theirs.    Else such rows are an error: the number of nodes has changed */
+};
+
 struct node_config {
+    struct node_place place;
     unsigned features; /* enum delivery_features */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
@@ -68,6 +76,7 @@ enum node_event_kind {
     NODE_DRAIN,     /* code 0: say bye, refuse what is new; code 1: close all (4002) */
     NODE_HISTORY,   /* request, token, chat, after, limit: GET /history; after UINT64_MAX: from entry 0 */
     NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
+    NODE_BUS,       /* data, len: a datagram of another node */
     NODE_EVENT_KINDS
 };
 
@@ -116,6 +125,7 @@ struct node_stats {
     bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
+    uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);
 

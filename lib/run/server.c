@@ -61,6 +61,10 @@ static void carry_out(void *arg, const struct effect *e)
     case EFFECT_HTTP_REPLY:
         server_http_reply(s, e->request, e->code, e->frame);
         break;
+    case EFFECT_BUS:
+        if (s->bus)
+            bus_send(s->bus, e->to, e->data, e->len); /* what is lost is found to be missing */
+        break;
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include <ev.h>
 
+#include "bus/bus.h"
 #include "run/server.h"
 #include "run/store_threads.h"
 #include "transport/mux_server.h"
@@ -18,6 +19,7 @@ struct server {
     struct now mux_now; /* read once for a few dozen records */
     uint32_t mux_steps;
     struct node *node;
+    struct bus *bus; /* NULL: a node alone */
     struct store *store;
     struct store_threads *threads;
     struct keys keys;

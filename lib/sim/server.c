@@ -82,6 +82,8 @@ void server_effect(void *arg, const struct effect *e)
         break;
     case EFFECT_HTTP_REPLY:
         break; /* nobody asks over HTTP here */
+    case EFFECT_BUS:
+        break;
     }
 }
 
