@@ -100,6 +100,9 @@ static int serve(struct err_ctx *err)
     c.keys_dir = opt_string(set, "keys");
     c.trace_dir = opt_string(set, "trace");
     c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
+    c.bus_url = opt_string(set, "bus");
+    c.self = (uint16_t)(opt_u64(set, "node") < UINT16_MAX ? opt_u64(set, "node") : UINT16_MAX);
+    c.nodes = (uint16_t)(opt_u64(set, "nodes") < UINT16_MAX ? opt_u64(set, "nodes") : UINT16_MAX);
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
     c.drain_ns = opt_u64(set, "drain-timeout");
@@ -111,6 +114,8 @@ static int serve(struct err_ctx *err)
     c.ready = ready;
     c.arg = &c;
     fill_limits(&c, set);
+    if ((rc = server_bus_check(&c, err)))
+        return rc;
     if (opt_flag(set, "check-config"))
         return 0;
     if (opt_flag(set, "print-config")) {

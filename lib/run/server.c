@@ -266,7 +266,7 @@ static int open_all(struct server *s)
     if (c->trace_dir) {
         struct trace_config tc = {.dir = c->trace_dir,
                                   .name = "server",
-                                  .node = TRACE_NODE_SERVER,
+                                  .node = (uint16_t)(TRACE_NODE_SERVER + c->self),
                                   .seed = c->seed,
                                   .sample = c->trace_sample};
         if ((rc = trace_open(&s->trace, &tc, s->err)) ||
@@ -275,15 +275,19 @@ static int open_all(struct server *s)
         trace_emit(s->writer, &(struct trace_event){.hop = HOP_SERVER_START, .arg = (uint64_t)getpid()});
     }
     uint64_t random;
+    char mark_dir[4096];
+    if ((rc = server_mark_dir(s, mark_dir, sizeof mark_dir, s->err)))
+        return rc;
     crypto_random(&random, sizeof random);
     struct store_config sc = {.url = c->store_url,
-                              .keys_dir = strncmp(c->store_url, "mem:", 4) ? c->keys_dir : NULL,
+                              .keys_dir = strncmp(c->store_url, "mem:", 4) ? mark_dir : NULL,
                               .now_us = clock_wall_us(),
                               .random = random,
                               .reserve_bytes = c->reserve_bytes};
     if ((rc = store_open(&s->store, &sc, s->err)))
         return rc;
-    struct node_config nc = {.features = c->features,
+    struct node_config nc = {.place = {.self = c->self, .nodes = c->nodes},
+                             .features = c->features,
                              .limits = c->limits,
                              .ack_timeout_ns = c->features & DELIVERY_ACK ? c->ack_timeout_ns : 0,
                              .idle_timeout_ns = c->features & DELIVERY_ACK ? c->idle_timeout_ns : 0,
@@ -299,7 +303,8 @@ static int open_all(struct server *s)
                              .arg = s};
     if ((rc = node_new(&s->node, &nc, s->err)) || (rc = node_load(s->node, s->store, s->err)))
         return rc;
-    return store_threads_start(&s->threads, s->store, ring, s, s->err);
+    rc = store_threads_start(&s->threads, s->store, ring, s, s->err);
+    return rc ? rc : server_bus_open(s);
 }
 
 static int listen_on(struct server *s)
@@ -318,6 +323,7 @@ static int listen_on(struct server *s)
 static void close_all(struct server *s)
 {
     struct err_ctx err = {0};
+    server_bus_close(s);
     if (s->ws)
         ws_server_free(s->ws);
     server_mux_stop(s);

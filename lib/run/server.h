@@ -11,6 +11,8 @@ struct server_config {
     const char *keys_dir;
     const char *trace_dir; /* NULL: off */
     uint32_t trace_sample; /* of so many users one; 0, 1: all */
+    const char *bus_url;   /* redis://...; NULL: alone */
+    uint16_t self, nodes;  /* this node, of so many; nodes 0 or 1: alone */
     unsigned features;     /* enum delivery_features */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
@@ -24,6 +26,8 @@ struct server_config {
     void (*ready)(void *arg, int port);
 };
 
+/* Do bus, node and nodes fit together? ERR_USAGE says what does not. */
+int server_bus_check(const struct server_config *c, struct err_ctx *ctx);
 /* Runs until SIGTERM or SIGINT was obeyed (0) or something broke: ERR_BUSY (folder or address in use), ERR_IO
  * (a failed fsync: outcome unknown, start again), ... */
 int server_run(const struct server_config *c, struct err_ctx *ctx);

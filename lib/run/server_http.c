@@ -107,6 +107,20 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void metrics_bus(struct buf *b, const struct server *s, const struct node_stats *st)
+{
+    struct bus_redis_stats r;
+    server_bus_metrics(s, &r);
+    gauge(b, "bus_connected", "1 while the bus reaches other nodes at all", bus_connected(s->bus));
+    gauge(b, "bus_nodes", "other nodes there should be", st->nodes);
+    gauge(b, "bus_nodes_up", "other nodes that are heard", st->nodes_up);
+    gauge(b, "bus_followed", "chats of other nodes that are served here", st->followed);
+    gauge(b, "bus_interests", "chats of this node that others serve", st->interests);
+    gauge(b, "bus_calls_open", "questions to other nodes without a reply", st->calls);
+    gauge(b, "bus_stalls", "times the bus did not answer and was connected anew", r.stalls);
+    gauge(b, "bus_lost_here", "datagrams lost before they left this node", r.lost);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
@@ -128,6 +142,8 @@ static void metrics(struct server *s, struct ws_conn *conn)
     family(&b, "epoch_info", "gauge", "the store's epoch");
     buf_printf(&b, "chatd_epoch_info{epoch=\"%llu\"} 1\n", (unsigned long long)st.epoch);
     metrics_reconcile(&b, &st);
+    if (s->bus)
+        metrics_bus(&b, s, &st);
     if (s->trace) {
         family(&b, "trace_events_total", "counter", "trace events written");
         buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->trace));

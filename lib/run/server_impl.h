@@ -4,7 +4,7 @@
 
 #include <ev.h>
 
-#include "bus/bus.h"
+#include "bus/redis/redis.h"
 #include "run/server.h"
 #include "run/store_threads.h"
 #include "transport/mux_server.h"
@@ -43,6 +43,12 @@ static inline struct mux_session *server_mux_session(const void *link)
 {
     return (uintptr_t)link & 1 ? (struct mux_session *)((uintptr_t)link - 1) : NULL;
 }
+
+/* server_bus.c */
+int server_mark_dir(const struct server *s, char *out, size_t size, struct err_ctx *ctx);
+int server_bus_open(struct server *s); /* does nothing for a node alone */
+void server_bus_close(struct server *s);
+void server_bus_metrics(const struct server *s, struct bus_redis_stats *out);
 
 void server_http(void *arg, const struct ws_http_request *r);
 void server_http_reply(struct server *s, uint64_t request, int status, struct shared_frame *body);
