@@ -21,6 +21,7 @@ static const struct opt_command commands[] = {
     {"verify", "DIR", "is every file and every row of a backup whole?", 1, 1},
     {"restore", "", "make a backup the store, in a new epoch", 0, 0},
     {"repair", "", "save what can be read of a damaged store, and say what is lost", 0, 0},
+    {"lb-config", "HOST:PORT...", "print a configuration of HAProxy for these nodes", 1, 64},
     {0}};
 
 static const struct opt_tool tool = {
@@ -39,6 +40,8 @@ static const struct opt_tool tool = {
     .examples = "chatd-server\n"
                 "chatd-server token --user 7 --ttl 1d\n"
                 "chatd-server backup --to backups --keep 7\n"
+                "chatd-server --bus redis://127.0.0.1 --node 0 --nodes 3\n"
+                "chatd-server lb-config --listen :8000 10.0.0.1:8080 10.0.0.2:8080 10.0.0.3:8080\n"
                 "chatd-server --config chatd.json --check-config\n"
                 "curl -s 127.0.0.1:8080/metrics"};
 
@@ -139,7 +142,8 @@ static int run(const char *command, struct err_ctx *err)
                   {"backup", command_backup},
                   {"verify", command_verify},
                   {"restore", command_restore},
-                  {"repair", command_repair}};
+                  {"repair", command_repair},
+                  {"lb-config", command_lb_config}};
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
         if (!strcmp(command, beside[i].name))
             return beside[i].run(set, err);
