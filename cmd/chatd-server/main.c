@@ -106,6 +106,7 @@ static int serve(struct err_ctx *err)
     c.bus_url = opt_string(set, "bus");
     c.self = (uint16_t)(opt_u64(set, "node") < UINT16_MAX ? opt_u64(set, "node") : UINT16_MAX);
     c.nodes = (uint16_t)(opt_u64(set, "nodes") < UINT16_MAX ? opt_u64(set, "nodes") : UINT16_MAX);
+    c.threads = (uint16_t)(opt_u64(set, "threads") < UINT16_MAX ? opt_u64(set, "threads") : UINT16_MAX);
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
     c.drain_ns = opt_u64(set, "drain-timeout");

@@ -558,3 +558,23 @@ void node_stats(const struct node *n, struct node_stats *out)
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
     node_bus_stats(n, out);
 }
+
+void node_stats_add(struct node_stats *to, const struct node_stats *from)
+{
+#define COUNTER(name, help) to->counters.name += from->counters.name;
+#include "core/counters.def"
+#undef COUNTER
+    to->sessions += from->sessions;
+    to->sessions_max += from->sessions_max;
+    to->users += from->users;
+    to->chats += from->chats;
+    to->pending += from->pending;
+    to->followed += from->followed;
+    to->interests += from->interests;
+    to->calls += from->calls;
+    for (int net = 0; net < NET_COUNT; net++) {
+        to->sessions_by_net[net] += from->sessions_by_net[net];
+        for (int r = 0; r < REASON_COUNT; r++)
+            to->disconnects[net][r] += from->disconnects[net][r];
+    }
+}

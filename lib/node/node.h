@@ -128,5 +128,7 @@ struct node_stats {
     uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);
+/* Of several nodes of one process: sums. */
+void node_stats_add(struct node_stats *to, const struct node_stats *from);
 
 #endif

@@ -1,5 +1,5 @@
-/* chatd-server in the real world: one event loop (libwebsockets on libev) around a node, a store with its
- * threads, signals, HTTP. The program fills server_config and calls server_run. */
+/* chatd-server in the real world: an event loop (libwebsockets on libev) around a node, or several of them
+ * that share address and store, signals, HTTP. The program fills server_config and calls server_run. */
 #ifndef RUN_SERVER_H
 #define RUN_SERVER_H
 
@@ -13,6 +13,7 @@ struct server_config {
     uint32_t trace_sample; /* of so many users one; 0, 1: all */
     const char *bus_url;   /* redis://...; NULL: alone */
     uint16_t self, nodes;  /* this node, of so many; nodes 0 or 1: alone */
+    uint16_t threads;      /* loops, with a node each, joined by rings; 0: one */
     unsigned features;     /* enum delivery_features */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;

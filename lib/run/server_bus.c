@@ -16,6 +16,13 @@ static void arrived(void *arg, const char *p, size_t n)
 
 int server_bus_check(const struct server_config *c, struct err_ctx *ctx)
 {
+    if (c->threads > STORE_NODES_MAX)
+        return err_set(ctx, ERR_USAGE, "--threads %u: at most %u", c->threads, STORE_NODES_MAX);
+    if (c->threads > 1 && (c->nodes > 1 || c->bus_url))
+        return err_set(ctx, ERR_USAGE,
+                       "--threads and --nodes do not go together yet: start one process a core");
+    if (c->threads > 1 && c->features != DELIVERY_RELIABLE)
+        return err_set(ctx, ERR_USAGE, "--threads: several nodes deliver reliably only");
     if (c->nodes < 2 && !c->bus_url)
         return 0;
     if (c->nodes < 2 || !c->bus_url)
@@ -41,10 +48,20 @@ int server_mark_dir(const struct server *s, char *out, size_t size, struct err_c
     return mkdir(out, 0700) && errno != EEXIST ? err_errno(ctx, "%s: cannot make the folder", out) : 0;
 }
 
+static void ring_bell(void *arg)
+{
+    struct server *s = arg;
+    ev_async_send(s->loop, &s->bell);
+}
+
 int server_bus_open(struct server *s)
 {
     const struct server_config *c = &s->config;
     struct bus_sink sink = {arrived, s};
+    if (s->first->rings) {
+        s->bus = bus_ring_open(s->first->rings, s->index, &sink, ring_bell, s);
+        return 0;
+    }
     return c->nodes < 2 ? 0 : bus_redis_new(&s->bus, s->loop, c->bus_url, c->self, c->nodes, &sink, s->err);
 }
 
@@ -57,6 +74,8 @@ void server_bus_close(struct server *s)
 void server_bus_metrics(const struct server *s, struct bus_redis_stats *out)
 {
     *out = (struct bus_redis_stats){0};
-    if (s->bus)
+    if (s->bus && !s->first->rings)
         bus_redis_stats(s->bus, out);
+    for (uint16_t i = 0; s->bus && s->first->rings && i < s->first->all_n; i++)
+        out->lost += bus_ring_lost(s->first->all[i]->bus);
 }
