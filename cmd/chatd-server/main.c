@@ -139,12 +139,8 @@ static int run(const char *command, struct err_ctx *err)
     static const struct {
         const char *name;
         int (*run)(const struct opt_set *o, struct err_ctx *err);
-    } beside[] = {{"token", command_token},
-                  {"backup", command_backup},
-                  {"verify", command_verify},
-                  {"restore", command_restore},
-                  {"repair", command_repair},
-                  {"lb-config", command_lb_config}};
+    } beside[] = {{"token", command_token},     {"backup", command_backup}, {"verify", command_verify},
+                  {"restore", command_restore}, {"repair", command_repair}, {"lb-config", command_lb_config}};
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
         if (!strcmp(command, beside[i].name))
             return beside[i].run(set, err);
