@@ -21,6 +21,7 @@ static const struct opt_command commands[] = {
     {"verify", "DIR", "is every file and every row of a backup whole?", 1, 1},
     {"restore", "", "make a backup the store, in a new epoch", 0, 0},
     {"repair", "", "save what can be read of a damaged store, and say what is lost", 0, 0},
+    {"lb-config", "HOST:PORT...", "print a configuration of HAProxy for these nodes", 1, 64},
     {0}};
 
 static const struct opt_tool tool = {
@@ -39,6 +40,8 @@ static const struct opt_tool tool = {
     .examples = "chatd-server\n"
                 "chatd-server token --user 7 --ttl 1d\n"
                 "chatd-server backup --to backups --keep 7\n"
+                "chatd-server --bus redis://127.0.0.1 --node 0 --nodes 3\n"
+                "chatd-server lb-config --listen :8000 10.0.0.1:8080 10.0.0.2:8080 10.0.0.3:8080\n"
                 "chatd-server --config chatd.json --check-config\n"
                 "curl -s 127.0.0.1:8080/metrics"};
 
@@ -107,6 +110,10 @@ static int serve(struct err_ctx *err)
     c.keys_dir = opt_string(set, "keys");
     c.trace_dir = opt_string(set, "trace");
     c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
+    c.bus_url = opt_string(set, "bus");
+    c.self = (uint16_t)(opt_u64(set, "node") < UINT16_MAX ? opt_u64(set, "node") : UINT16_MAX);
+    c.nodes = (uint16_t)(opt_u64(set, "nodes") < UINT16_MAX ? opt_u64(set, "nodes") : UINT16_MAX);
+    c.threads = (uint16_t)(opt_u64(set, "threads") < UINT16_MAX ? opt_u64(set, "threads") : UINT16_MAX);
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
     c.coalesce_max = (uint32_t)opt_u64(set, "coalesce");
@@ -119,6 +126,9 @@ static int serve(struct err_ctx *err)
     c.ready = ready;
     c.arg = &c;
     fill_limits(&c, set);
+    int rc = server_bus_check(&c, err);
+    if (rc)
+        return rc;
     if (opt_flag(set, "check-config"))
         return 0;
     if (opt_flag(set, "print-config")) {
@@ -138,11 +148,8 @@ static int run(const char *command, struct err_ctx *err)
     static const struct {
         const char *name;
         int (*run)(const struct opt_set *o, struct err_ctx *err);
-    } beside[] = {{"token", command_token},
-                  {"backup", command_backup},
-                  {"verify", command_verify},
-                  {"restore", command_restore},
-                  {"repair", command_repair}};
+    } beside[] = {{"token", command_token},     {"backup", command_backup}, {"verify", command_verify},
+                  {"restore", command_restore}, {"repair", command_repair}, {"lb-config", command_lb_config}};
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
         if (!strcmp(command, beside[i].name))
             return beside[i].run(set, err);

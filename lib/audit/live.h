@@ -63,8 +63,10 @@ void live_acknowledged(struct live *l, uint64_t user, uint64_t chat, const struc
 void live_restored(struct live *l);
 /* The same, but nobody will notice: seqs are given out again. Nothing is checked any more. */
 void live_blinded(struct live *l);
-/* The server starts: what does the store hold? */
-int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx);
+/* The server starts: what does the store hold? `owns`: which chats should be in it, of several nodes' stores;
+ * NULL: all. */
+int live_reopened(struct live *l, struct store *s, bool (*owns)(void *arg, uint64_t chat), void *arg,
+                  struct err_ctx *ctx);
 
 /* ---- the clients' side ---- */
 

@@ -233,12 +233,8 @@ static void fetch_session(const struct delivery *d, uint32_t sub)
 
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
 {
-    /* hot path: no allocation besides the shared frames, no lock, no system call */
     bool one_push = !(d->config.features & DELIVERY_ACK);
     bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
-    bool one_by_one = d->config.sequential_ns != 0, passive = false;
-    uint32_t from = (uint32_t)(origin >> 32);
-    struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     if (e->op == ENTRY_MESSAGE && trace_wants(d->io->trace, e->sender))
         trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
                                                        .chat = c->id,
@@ -248,6 +244,16 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                                        .flags = only_path ? TRACE_FLAG_ONE_PUSH : 0});
     if (one_push && e->op == ENTRY_MESSAGE)
         count_missed(d, c, e);
+    delivery_fan_out_quietly(d, c, e, origin);
+}
+
+void delivery_fan_out_quietly(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
+{
+    /* hot path: no allocation besides the shared frames, no lock, no system call */
+    bool one_push = !(d->config.features & DELIVERY_ACK);
+    bool one_by_one = d->config.sequential_ns != 0, passive = false;
+    uint32_t from = (uint32_t)(origin >> 32);
+    struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     for (uint32_t i = 0; i < c->subs_n && i < AHEAD; i++)
         slab_fetch(&d->registry->subs, c->subs[i]);
     for (uint32_t i = 0; i < c->subs_n && i < AHEAD / 2; i++)
@@ -300,11 +306,11 @@ void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m
 {
     struct shared_frame *frames[PROTO_CODECS] = {0};
     for (uint32_t i = 0; i < c->subs_n; i++) {
-        struct session *s = session_of(d, registry_sub(d->registry, c->subs[i]));
+        struct session *s = delivery_session(d, registry_sub(d->registry, c->subs[i]));
         if (!has_room(d, s) || session_user(d->registry, s)->id == but_user)
             continue;
-        if (frames[s->codec] || (frames[s->codec] = encode(d, s->codec, m)))
-            queue_frame(d, s, frames[s->codec]);
+        if (frames[s->codec] || (frames[s->codec] = delivery_encode(d, s->codec, m)))
+            delivery_queue(d, s, frames[s->codec]);
     }
     for (int i = 0; i < PROTO_CODECS; i++)
         shared_frame_unref(frames[i]);
@@ -461,7 +467,7 @@ void delivery_read_done(struct delivery *d, struct session *s, struct read_job *
         else {
             struct chat *c = registry_chat(d->registry, job->chat);
             struct sub *sub = c ? session_sub(d->registry, s, c) : NULL;
-            if (sub)
+            if (sub && job->rc != ERR_TIMEOUT)            /* else the owner is away: delivery_revive */
                 session_behind_push(d->registry, s, sub); /* the tick pumps again */
         }
         return;
@@ -471,6 +477,18 @@ void delivery_read_done(struct delivery *d, struct session *s, struct read_job *
     else
         catchup_page(d, s, job);
     delivery_pump(d, s);
+}
+
+void delivery_revive(struct delivery *d, struct chat *c)
+{
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct sub *sub = registry_sub(d->registry, c->subs[i]);
+        struct session *s = delivery_session(d, sub);
+        if (sub->live || sub->behind)
+            continue;
+        session_behind_push(d->registry, s, sub);
+        delivery_pump(d, s);
+    }
 }
 
 void delivery_written(struct delivery *d, struct session *s, uint32_t bytes)
@@ -523,6 +541,12 @@ static int keep_cursors(struct delivery *d, size_t more)
     d->cursors = p;
     d->cursors_cap = cap;
     return 0;
+}
+
+void delivery_add_cursor(struct delivery *d, const struct cursor *c)
+{
+    if (d->cursors_n < 4 * DELIVERY_CURSORS && !keep_cursors(d, 1))
+        d->cursors[d->cursors_n++] = *c;
 }
 
 static bool anything_unacked(const struct delivery *d, const struct session *s)

@@ -81,6 +81,12 @@ int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, ui
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin);
 /* Something that is not of the log, and of use only now: to who is there and has room, but for one user. */
 void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m, uint64_t but_user);
+/* The same for an entry that another node has accepted, and spoken of in its trace. */
+void delivery_fan_out_quietly(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin);
+/* Positions whose reads failed with ERR_TIMEOUT, since another node did not answer, try again. */
+void delivery_revive(struct delivery *d, struct chat *c);
+/* A cursor that another node has kept for us. */
+void delivery_add_cursor(struct delivery *d, const struct cursor *c);
 /* Read on for sessions that are behind, if there is room in the queue. */
 void delivery_pump(struct delivery *d, struct session *s);
 void delivery_read_done(struct delivery *d, struct session *s, struct read_job *job);

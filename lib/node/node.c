@@ -56,6 +56,11 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
         node_free(n);
         return err_set(ctx, ERR_NOMEM, "no memory for a node");
     }
+    int rc = node_bus_new(n, ctx);
+    if (rc) {
+        node_free(n);
+        return rc;
+    }
     *out = n;
     return 0;
 }
@@ -87,6 +92,7 @@ void node_free(struct node *n)
         delivery_forget(&n->delivery, s);
         session_free(n, s);
     }
+    node_bus_free(n);
     session_clocks_release(&n->clocks);
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
@@ -103,11 +109,25 @@ void node_free(struct node *n)
 struct loading {
     struct node *n;
     int rc;
+    uint64_t foreign; /* a chat of another node's share; 0: none was seen */
 };
+
+/* Is this row ours to keep in memory? */
+static bool is_ours(struct loading *l, uint64_t chat)
+{
+    const struct node_place *place = &l->n->config.place;
+    if (place->nodes < 2 || shard_of_chat(chat) % place->nodes == place->self)
+        return true;
+    if (!place->shared_store)
+        l->foreign = chat;
+    return false;
+}
 
 static void load_head(void *arg, const struct chat_head *h)
 {
     struct loading *l = arg;
+    if (!is_ours(l, h->chat))
+        return;
     struct chat *c = registry_chat_make(&l->n->registry, h->chat);
     if (!c) {
         l->rc = ERR_NOMEM;
@@ -132,8 +152,8 @@ static void trace_member(struct node *n, uint64_t chat, uint64_t user, uint64_t 
 static void load_member(void *arg, const struct member_row *m)
 {
     struct loading *l = arg;
-    if (m->to != UINT64_MAX)
-        return; /* over */
+    if (m->to != UINT64_MAX || !is_ours(l, m->chat))
+        return; /* over, or another node's */
     struct chat *c = registry_chat_make(&l->n->registry, m->chat);
     int rc = c ? registry_member_set(&l->n->registry, c, m->user, m->from, m->role) : ERR_NOMEM;
     if (rc)
@@ -158,6 +178,11 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
     int rc = store_load(s, &load, ctx);
     if (!rc && l.rc)
         rc = err_set(ctx, l.rc, "loading chats: %s", err_text(l.rc));
+    if (!rc && l.foreign)
+        rc = err_set(ctx, ERR_UNSUPPORTED,
+                     "the store holds chat %llu, which is not of node %u of %u: start it with the --node and "
+                     "--nodes it was written with",
+                     (unsigned long long)l.foreign, n->config.place.self, n->config.place.nodes);
     registry_trim(&n->registry);
     rc = rc ? rc : node_recover_load(n, s, ctx);
     trace_emit(n->io.trace, &(struct trace_event){.arg = n->config.epoch, .hop = HOP_SERVER_EPOCH});
@@ -218,6 +243,7 @@ static void detach(struct node *n, struct session *s, enum reason reason)
         node_presence_leave(n, s);
     *session_clock(&n->clocks, session_number(&n->registry, s)) = (struct session_clock){0};
     if (s->user) {
+        node_bus_forget(n, s);
         delivery_forget(&n->delivery, s);
         leave_user(n, s);
         n->sessions_n--;
@@ -347,9 +373,11 @@ static void on_written(struct node *n, const struct node_event *e)
     delivery_written(&n->delivery, s, e->frame->len);
 }
 
-static void on_read_done(struct node *n, struct read_job *job)
+void node_read_done(struct node *n, struct read_job *job)
 {
-    if (job->kind == READ_DEDUP) {
+    if (node_bus_read_done(n, job)) {
+        /* asked by another node */
+    } else if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
     } else if (job->kind == READ_OFFER) {
         recover_read_done(&n->recover, job);
@@ -431,12 +459,13 @@ static void save_cursors(struct node *n, uint64_t now)
     most = most < CURSORS_FEW ? CURSORS_FEW : most;
     struct cursor *list =
         delivery_take_cursors(&n->delivery, most < DELIVERY_CURSORS ? most : DELIVERY_CURSORS, &count);
-    accept_cursors(&n->accept, list, count);
+    accept_cursors(&n->accept, list, node_bus_cursors(n, list, count));
 }
 
 static void on_tick(struct node *n, uint64_t now)
 {
     sweep(n, now);
+    node_bus_tick(n);
     delivery_tick(&n->delivery);
     save_cursors(n, now);
     node_recover_tick(n);
@@ -468,7 +497,7 @@ static void on_drain(struct node *n)
     size_t count;
     if (accept_wants_cursors(&n->accept)) {
         struct cursor *list = delivery_take_cursors(&n->delivery, DELIVERY_CURSORS, &count);
-        accept_cursors(&n->accept, list, count);
+        accept_cursors(&n->accept, list, node_bus_cursors(n, list, count));
     }
 }
 
@@ -503,7 +532,7 @@ uint64_t node_step(struct node *n, const struct node_event *e)
         accept_committed(&n->accept, e->commit);
         break;
     case NODE_READ_DONE:
-        on_read_done(n, e->read);
+        node_read_done(n, e->read);
         break;
     case NODE_TICK:
         on_tick(n, e->now.mono_ns);
@@ -524,10 +553,14 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_TYPING:
         node_presence_http(n, e);
         break;
+    case NODE_BUS:
+        node_bus_event(n, e);
+        break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
     }
     accept_seal(&n->accept);
+    node_bus_flush(n);
     return conn;
 }
 
@@ -563,4 +596,25 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+    node_bus_stats(n, out);
+}
+
+void node_stats_add(struct node_stats *to, const struct node_stats *from)
+{
+#define COUNTER(name, help) to->counters.name += from->counters.name;
+#include "core/counters.def"
+#undef COUNTER
+    to->sessions += from->sessions;
+    to->sessions_max += from->sessions_max;
+    to->users += from->users;
+    to->chats += from->chats;
+    to->pending += from->pending;
+    to->followed += from->followed;
+    to->interests += from->interests;
+    to->calls += from->calls;
+    for (int net = 0; net < NET_COUNT; net++) {
+        to->sessions_by_net[net] += from->sessions_by_net[net];
+        for (int r = 0; r < REASON_COUNT; r++)
+            to->disconnects[net][r] += from->disconnects[net][r];
+    }
 }

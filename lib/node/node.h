@@ -45,7 +45,15 @@ struct node_limits {
 };
 struct node_limits node_limits_default(void);
 
+/* One node of several (node_bus.h). Shards are dealt to the nodes in turn: shard mod nodes. */
+struct node_place {
+    uint16_t self, nodes; /* nodes 0 or 1: alone */
+    bool shared_store;    /* the nodes are threads of one process: what its store holds of other shards is
+                             theirs.    Else such rows are an error: the number of nodes has changed */
+};
+
 struct node_config {
+    struct node_place place;
     unsigned features;      /* enum delivery_features */
     uint64_t sequential_ns; /* delivery_fanout_parse; 0: shared */
     struct node_limits limits;
@@ -75,6 +83,7 @@ enum node_event_kind {
     NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
     NODE_PRESENCE,  /* request, token, users: GET /presence */
     NODE_TYPING,    /* request, token, user, chat: POST /presence/USER/typing */
+    NODE_BUS,       /* data, len: a datagram of another node */
     NODE_EVENT_KINDS
 };
 
@@ -125,7 +134,10 @@ struct node_stats {
     bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
+    uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);
+/* Of several nodes of one process: sums. */
+void node_stats_add(struct node_stats *to, const struct node_stats *from);
 
 #endif

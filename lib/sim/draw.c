@@ -7,8 +7,9 @@
 #include "util/clock.h"
 #include "util/rng.h"
 
-#define FAULTS_MAX 9u
-#define STREAM     (8ull << 40)
+#define FAULTS_MAX   9u
+#define STREAM       (8ull << 40)
+#define NODES_STREAM (11ull << 40)
 
 struct draw {
     struct rng rng;
@@ -263,6 +264,25 @@ static void draw_server(struct draw *d)
         number(d, s->server_args, sizeof s->server_args, " --queue ", 2, 64, "kB");
 }
 
+/* More nodes than one, from dice of their own: seeds that have one stay what they were. */
+static void draw_nodes(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, NODES_STREAM);
+    bool several = coin(&d, 35) && strcmp(s->server_delivery, "reliable") == 0;
+    for (uint32_t i = 0; i < s->faults_n; i++)
+        several &= s->faults[i].what != FAULT_RESTORE && s->faults[i].what != FAULT_CORRUPT;
+    if (!several)
+        return;
+    number(&d, s->server_args, sizeof s->server_args, " --nodes ", 2, 4, "");
+    if (coin(&d, 60))
+        number(&d, s->server_args, sizeof s->server_args, " --bus-drop ", 100, 50000, "");
+    if (coin(&d, 60)) {
+        number(&d, s->server_args, sizeof s->server_args, " --cut-every ", 2, 20, "s");
+        number(&d, s->server_args, sizeof s->server_args, " --cut-for ", 100, 12000, "ms");
+    }
+}
+
 void sim_draw(struct scenario *s, uint64_t seed)
 {
     struct draw d = {.s = s};
@@ -278,6 +298,7 @@ void sim_draw(struct scenario *s, uint64_t seed)
     for (uint32_t i = 0; i < s->load_n; i++)
         draw_population(&d, i);
     draw_faults(&d);
+    draw_nodes(s, seed);
     s->expect[0] = strdup("audit_violations == 0");
     s->expect_n = s->expect[0] ? 1 : 0;
 }

@@ -190,7 +190,7 @@ static void world_phase(void *arg, const char *name)
 static bool world_more(void *arg)
 {
     struct sim *s = arg;
-    return s->config.demand && !(s->server.up && watch_converged(s));
+    return s->config.demand && !(server_all_up(s) && watch_converged(s));
 }
 
 /* ---- what sockets tell the phones ---- */

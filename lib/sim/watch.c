@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "audit/live.h"
+#include "shard/shard.h"
 
 #define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
 #define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
@@ -83,7 +84,7 @@ void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_
     }
 }
 
-void watch_committed(struct sim *s, const struct store_batch *b)
+void watch_committed(struct sim *s, struct store *store, const struct store_batch *b)
 {
     for (size_t i = 0; i < b->entries_n; i++) {
         const struct entry *e = &b->entries[i];
@@ -93,15 +94,21 @@ void watch_committed(struct sim *s, const struct store_batch *b)
     for (size_t i = 0; i < b->cursors_n; i++) {
         struct cursor c;
         const struct cursor *of = &b->cursors[i];
-        if (!store_cursor(s->server.store, of->chat, of->user, of->device, &c, NULL))
+        if (!store_cursor(store, of->chat, of->user, of->device, &c, NULL))
             live_cursor(s->live, &c);
     }
 }
 
-int watch_opened(struct sim *s, struct err_ctx *ctx)
+static bool owns(void *arg, uint64_t chat)
 {
-    watch_note(s, "server starts", s->server.starts);
-    return live_reopened(s->live, s->server.store, ctx);
+    const struct sim_server *v = arg;
+    return shard_of_chat(chat) % v->sim->nodes == v->index;
+}
+
+int watch_opened(struct sim *s, struct sim_server *v, struct err_ctx *ctx)
+{
+    watch_note(s, "server starts", v->starts);
+    return live_reopened(s->live, v->store, s->nodes > 1 ? owns : NULL, v, ctx);
 }
 
 void watch_restored(struct sim *s, bool blind)
@@ -122,7 +129,7 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_SUBMITTED:
         note(s, "said", &e->id, e->chat, c->user, e->intent);
         live_submitted(s->live, c->user, e->chat, &e->id,
-                       (c->config->features & CLIENT_RETRY) && (s->server.features & DELIVERY_RETRY));
+                       (c->config->features & CLIENT_RETRY) && (s->features & DELIVERY_RETRY));
         break;
     case CLIENT_RESENT:
         note(s, "pressed again", &e->id, e->chat, c->user, e->intent);

@@ -213,6 +213,8 @@ static int listen_on(struct ws_server *s, struct err_ctx *ctx)
     s->listen_fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->listen_fd >= 0) {
         setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (s->cfg.share)
+            setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
         if (ai->ai_family == AF_INET6)
             setsockopt(s->listen_fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     }

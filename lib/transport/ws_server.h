@@ -64,6 +64,7 @@ struct ws_server_ops {
 
 struct ws_server_config {
     struct ev_loop *loop;
+    bool share;                               /* others of this process listen there too (SO_REUSEPORT) */
     const char *listen;                       /* "127.0.0.1:8080", "[::1]:8080", ":8080" (all); port 0: any */
     uint32_t conns_max;                       /* beyond it new connections get 503 */
     uint32_t frame_max;                       /* bytes of one incoming message */

@@ -125,7 +125,7 @@ static void test_a_good_run_is_good(void **state)
     live_finish(t->live);
     store_drop(t->store);
     open_store(t);
-    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
     assert_null(live_violation(t->live));
     end(t);
 }
@@ -166,7 +166,7 @@ static void test_gone_after_a_restart_unless_it_was_restored(void **state)
         open_store(t);
         if (restored)
             live_restored(t->live);
-        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
         if (restored)
             assert_null(live_violation(t->live));
         else
@@ -210,7 +210,7 @@ static void test_what_was_being_written_may_be_there_but_only_whole(void **state
             drop_youngest_id(t->kv);
         store_drop(t->store);
         open_store(t);
-        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
         if (torn) {
             finds(t, LIVE_TORN);
         } else {
