@@ -153,7 +153,7 @@ static void drop_watch(struct presence *p, uint32_t number)
 
 static int add_watch(struct presence *p, struct watcher *r, uint32_t session, uint32_t user)
 {
-    bool fresh;
+    bool fresh = false;
     struct watch *w = slab_take(&p->watches);
     struct watched *d = w ? map_put(&p->watched, &(uint64_t){user}, &fresh) : NULL;
     if (!d) {
