@@ -25,7 +25,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 LIB_SRC := $(shell find $(if $(ROOMS),$(ROOMS:%=lib/%),lib) -name '*.c' | sort)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 LIB     := $(B)/libchat.a
-TOOLS   := $(notdir $(wildcard cmd/*))
+TOOLS   := $(patsubst cmd/%/,%,$(wildcard cmd/*/))
 BIN     := $(TOOLS:%=$(B)/%)
 UNIT    := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/unit tests/sim -name 'test_*.c' 2>/dev/null | sort))
 FUZZ    := $(patsubst tests/%.c,$(B)/tests/%,$(shell find tests/fuzz -name 'fuzz_*.c' 2>/dev/null | sort))

@@ -1,8 +1,8 @@
 /* chat-reconcile: which copy lacks what, and how to make it whole. */
-#include <stdio.h>
 #include <string.h>
 
 #include "cmd/chat-reconcile/tool.h"
+#include "cmd/tool_main.h"
 
 static const struct opt options[] = {
 #include "cmd/chat-reconcile/options.def"
@@ -46,7 +46,7 @@ static const struct opt_tool tool = {
                 "chat-reconcile status server:http://127.0.0.1:8080 --watch\n"
                 "chat-reconcile export store:rocksdb:chatd-data/store --format bin -o a.bin"};
 
-static int run(const struct opt_set *o, int *status, struct err_ctx *err)
+static int run(struct opt_set *o, int *status, struct err_ctx *err)
 {
     static int (*const run_it[])(const struct opt_set *o, int *status, struct err_ctx *err) = {
         tool_check, tool_plan, tool_apply, tool_undo, tool_verify, tool_export, tool_status};
@@ -58,17 +58,5 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
 
 int main(int argc, char **argv)
 {
-    struct opt_set *set = NULL;
-    struct err_ctx err = {0};
-    struct buf answer = BUF_INIT(1u << 20);
-    int status = 0, rc = opt_parse(&set, &tool, argc, argv, NULL, &answer, &err);
-    if (!rc && answer.len)
-        fputs(buf_cstr(&answer), stdout);
-    else if (!rc)
-        rc = run(set, &status, &err);
-    if (rc)
-        fprintf(stderr, "chat-reconcile: %s\n", err.text[0] ? err.text : err_text(rc));
-    buf_release(&answer);
-    opt_free(set);
-    return rc ? err_exit_status(rc) : status;
+    return tool_main(&tool, NULL, run, argc, argv);
 }

@@ -25,6 +25,7 @@ struct backup_info {
     bool listed; /* there is a list: files were compared with it */
 };
 
+int command_serve(const struct opt_set *o, struct err_ctx *err);
 int command_token(const struct opt_set *o, struct err_ctx *err);
 int command_backup(const struct opt_set *o, struct err_ctx *err);
 int command_verify(const struct opt_set *o, struct err_ctx *err);

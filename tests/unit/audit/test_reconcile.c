@@ -50,10 +50,27 @@ static struct memory *memory(bool witness, size_t cap)
     return m;
 }
 
-static void forget(struct memory *m)
+/* Sources: "llw" is two logs and a witness. */
+#define SOURCES_MAX 4
+#define ROWS_FEW    10
+static struct memory *m[SOURCES_MAX];
+static int sources;
+static struct reconcile_result r;
+
+static void have(const char *kinds, size_t cap)
 {
-    free(m->rows);
-    free(m);
+    for (sources = 0; kinds[sources]; sources++)
+        m[sources] = memory(kinds[sources] == 'w', cap);
+}
+
+static int forget(void **state)
+{
+    (void)state;
+    while (sources > 0) {
+        free(m[--sources]->rows);
+        free(m[sources]);
+    }
+    return 0;
 }
 
 static struct reconcile_row row(uint64_t chat, uint64_t seq, uint64_t id)
@@ -65,9 +82,9 @@ static struct reconcile_row row(uint64_t chat, uint64_t seq, uint64_t id)
     return r;
 }
 
-static void put(struct memory *m, struct reconcile_row r)
+static void put(int source, struct reconcile_row x)
 {
-    m->rows[m->n++] = r;
+    m[source]->rows[m[source]->n++] = x;
 }
 
 static struct reconcile_row claim(uint64_t chat, uint64_t seq, uint64_t id, uint8_t flags)
@@ -79,173 +96,148 @@ static struct reconcile_row claim(uint64_t chat, uint64_t seq, uint64_t id, uint
     return r;
 }
 
-static void check(struct reconcile_result *out, struct memory *const *m, int n)
+static void check(void)
 {
     struct reconcile_source *s[RECONCILE_SOURCES_MAX];
     struct reconcile_config c = {.mem = RECONCILE_MEM_MIN, .seed = 3};
     struct err_ctx err = {0};
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < sources; i++)
         s[i] = &m[i]->s;
-    if (reconcile_check(s, n, &c, out, &err))
+    if (reconcile_check(s, sources, &c, &r, &err))
         fail_msg("%s", err.text);
 }
 
 static void test_each_copy_is_judged_against_the_truth_in_one_pass(void **state)
 {
-    struct memory *m[3] = {memory(false, 10), memory(false, 10), memory(false, 10)};
-    struct reconcile_result r;
+    have("lll", ROWS_FEW);
     (void)state;
     for (int i = 0; i < 3; i++)
         for (uint64_t seq = 1; seq <= 5; seq++)
             if (!(i == 1 && seq == 2))
-                put(m[i], row(1, seq, seq));
+                put(i, row(1, seq, seq));
     m[2]->rows[3].hash[0] ^= 1;
-    put(m[2], row(1, 9, 99));
-    check(&r, m, 3);
+    put(2, row(1, 9, 99));
+    check();
     assert_int_equal(r.source[1].count[RECONCILE_LOST], 1);
     assert_int_equal(r.source[2].count[RECONCILE_DIVERGED], 1);
     assert_int_equal(r.source[2].count[RECONCILE_PHANTOM], 1);
     assert_int_equal(r.differences, 3);
-    for (int i = 0; i < 3; i++)
-        forget(m[i]);
 }
 
 static void test_what_the_truth_lost_and_a_copy_kept_is_no_phantom(void **state)
 {
-    struct memory *m[3] = {memory(false, 4), memory(false, 4), memory(true, 4)};
-    struct reconcile_result r;
+    have("llw", ROWS_FEW);
     (void)state;
-    put(m[0], row(1, 1, 1));
-    put(m[1], row(1, 1, 1));
-    put(m[1], row(1, 2, 2));
-    put(m[2], claim(1, 2, 2, RECONCILE_ACCEPTED));
-    check(&r, m, 3);
+    put(0, row(1, 1, 1));
+    put(1, row(1, 1, 1));
+    put(1, row(1, 2, 2));
+    put(2, claim(1, 2, 2, RECONCILE_ACCEPTED));
+    check();
     assert_int_equal(r.source[0].count[RECONCILE_LOST], 1);
     assert_int_equal(r.accepted_lost, 1);
     assert_int_equal(r.differences, 1);
-    for (int i = 0; i < 3; i++)
-        forget(m[i]);
 }
 
 static void test_a_loss_that_many_know_of_is_one_loss(void **state)
 {
-    struct memory *m[4] = {memory(false, 4), memory(false, 4), memory(true, 4), memory(true, 4)};
-    struct reconcile_result r;
+    have("llww", ROWS_FEW);
     (void)state;
-    put(m[0], row(1, 1, 1));
-    put(m[2], claim(1, 1, 1, RECONCILE_ACCEPTED));
-    put(m[3], claim(1, 1, 1, RECONCILE_ACCEPTED));
-    check(&r, m, 4);
+    put(0, row(1, 1, 1));
+    put(2, claim(1, 1, 1, RECONCILE_ACCEPTED));
+    put(3, claim(1, 1, 1, RECONCILE_ACCEPTED));
+    check();
     assert_int_equal(r.source[1].count[RECONCILE_LOST], 1);
     assert_int_equal(r.accepted_lost, 1);
     assert_int_equal(r.differences, 1);
-    for (int i = 0; i < 4; i++)
-        forget(m[i]);
 }
 
 static void test_promises_and_hopes_are_told_apart(void **state)
 {
-    struct memory *m[2] = {memory(false, 4), memory(true, 8)};
-    struct reconcile_result r;
+    have("lw", ROWS_FEW);
     (void)state;
-    put(m[0], row(1, 1, 1));
-    put(m[1], claim(1, 1, 1, RECONCILE_SENT));     /* stored, its sender was never told: fine */
-    put(m[1], claim(1, 0, 2, RECONCILE_SENT));     /* never accepted */
-    put(m[1], claim(1, 3, 3, RECONCILE_SURFACED)); /* seen, no promise known */
-    put(m[1], claim(1, 0, 4, RECONCILE_SENT));
-    put(m[1], claim(1, 4, 4, RECONCILE_ACCEPTED)); /* promised and lost */
-    check(&r, m, 2);
+    put(0, row(1, 1, 1));
+    put(1, claim(1, 1, 1, RECONCILE_SENT));     /* stored, its sender was never told: fine */
+    put(1, claim(1, 0, 2, RECONCILE_SENT));     /* never accepted */
+    put(1, claim(1, 3, 3, RECONCILE_SURFACED)); /* seen, no promise known */
+    put(1, claim(1, 0, 4, RECONCILE_SENT));
+    put(1, claim(1, 4, 4, RECONCILE_ACCEPTED)); /* promised and lost */
+    check();
     assert_int_equal(r.total[RECONCILE_NEVER_ACCEPTED], 1);
     assert_int_equal(r.total[RECONCILE_UNCONFIRMED], 1);
     assert_int_equal(r.total[RECONCILE_LOST], 1);
     assert_int_equal(r.accepted_lost, 1);
     assert_int_equal(r.differences, 2);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 static void test_a_promise_of_another_place_or_content_is_a_difference(void **state)
 {
-    struct memory *m[2] = {memory(false, 4), memory(true, 8)};
-    struct reconcile_result r;
+    have("lw", ROWS_FEW);
     (void)state;
-    put(m[0], row(1, 1, 1));
-    put(m[0], row(1, 2, 2));
-    put(m[1], claim(1, 5, 1, RECONCILE_ACCEPTED));
+    put(0, row(1, 1, 1));
+    put(0, row(1, 2, 2));
+    put(1, claim(1, 5, 1, RECONCILE_ACCEPTED));
     struct reconcile_row other = claim(1, 0, 2, RECONCILE_SENT);
     other.hash[3] ^= 1;
-    put(m[1], other);
-    check(&r, m, 2);
+    put(1, other);
+    check();
     assert_int_equal(r.total[RECONCILE_REORDERED], 1);
     assert_int_equal(r.total[RECONCILE_DIVERGED], 1);
     assert_int_equal(r.differences, 2);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 static void test_two_senders_may_have_made_the_same_id(void **state)
 {
-    struct memory *m[2] = {memory(false, 4), memory(false, 4)};
-    struct reconcile_result r;
+    have("ll", ROWS_FEW);
     (void)state;
     for (int i = 0; i < 2; i++) {
-        put(m[i], row(1, 1, 1));
-        put(m[i], row(1, 2, 1));
+        put(i, row(1, 1, 1));
+        put(i, row(1, 2, 1));
         m[i]->rows[1].from = 8;
     }
-    check(&r, m, 2);
+    check();
     assert_int_equal(r.differences, 0);
     m[1]->n--;
-    check(&r, m, 2);
+    check();
     assert_int_equal(r.total[RECONCILE_LOST], 1);
     assert_int_equal(r.differences, 1);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 static void test_what_all_copies_have_twice_is_said_of_the_truth(void **state)
 {
-    struct memory *m[2] = {memory(false, 4), memory(false, 4)};
-    struct reconcile_result r;
+    have("ll", ROWS_FEW);
     (void)state;
     for (int i = 0; i < 2; i++) {
-        put(m[i], row(1, 1, 1));
-        put(m[i], row(1, 2, 1));
+        put(i, row(1, 1, 1));
+        put(i, row(1, 2, 1));
     }
-    check(&r, m, 2);
+    check();
     assert_int_equal(r.source[0].count[RECONCILE_DUPLICATE], 1);
     assert_int_equal(r.differences, 1);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 static void test_witnesses_alone_prove_nothing(void **state)
 {
-    struct memory *m[2] = {memory(true, 1), memory(true, 1)};
+    have("ww", ROWS_FEW);
     struct reconcile_source *s[2] = {&m[0]->s, &m[1]->s};
-    struct reconcile_result r;
     struct err_ctx err = {0};
     (void)state;
     assert_int_equal(reconcile_check(s, 2, &(struct reconcile_config){0}, &r, &err), ERR_USAGE);
     assert_int_equal(reconcile_check(s, 1, &(struct reconcile_config){0}, &r, &err), ERR_USAGE);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 /* 400,000 rows in 8 MiB: many runs; half of them differ. */
 static void test_memory_has_a_ceiling_whatever_differs(void **state)
 {
     enum { N = 400000 };
-    struct memory *m[2] = {memory(false, N), memory(false, N)};
-    struct reconcile_result r;
+    have("ll", N);
     struct rng rng;
     (void)state;
     rng_seed(&rng, 9);
     for (uint64_t i = 0; i < N; i++) {
         struct reconcile_row x = row(1 + i % 7, i / 7, i + 1);
-        put(m[0], x);
+        put(0, x);
         if (i % 2)
-            put(m[1], x);
+            put(1, x);
     }
     for (size_t i = m[1]->n; i-- > 1;) {
         size_t k = rng_below(&rng, i + 1);
@@ -253,12 +245,10 @@ static void test_memory_has_a_ceiling_whatever_differs(void **state)
         m[1]->rows[i] = m[1]->rows[k];
         m[1]->rows[k] = x;
     }
-    check(&r, m, 2);
+    check();
     assert_int_equal(r.total[RECONCILE_LOST], N / 2);
     assert_int_equal(r.differences, N / 2);
     assert_int_equal(r.rows, N + N / 2);
-    forget(m[0]);
-    forget(m[1]);
 }
 
 static int backwards(const struct reconcile_row *a, const struct reconcile_row *b)
@@ -355,15 +345,15 @@ static void test_rows_say_the_same_in_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_copy_is_judged_against_the_truth_in_one_pass),
-        cmocka_unit_test(test_what_the_truth_lost_and_a_copy_kept_is_no_phantom),
-        cmocka_unit_test(test_a_loss_that_many_know_of_is_one_loss),
-        cmocka_unit_test(test_promises_and_hopes_are_told_apart),
-        cmocka_unit_test(test_a_promise_of_another_place_or_content_is_a_difference),
-        cmocka_unit_test(test_two_senders_may_have_made_the_same_id),
-        cmocka_unit_test(test_what_all_copies_have_twice_is_said_of_the_truth),
-        cmocka_unit_test(test_witnesses_alone_prove_nothing),
-        cmocka_unit_test(test_memory_has_a_ceiling_whatever_differs),
+        cmocka_unit_test_teardown(test_each_copy_is_judged_against_the_truth_in_one_pass, forget),
+        cmocka_unit_test_teardown(test_what_the_truth_lost_and_a_copy_kept_is_no_phantom, forget),
+        cmocka_unit_test_teardown(test_a_loss_that_many_know_of_is_one_loss, forget),
+        cmocka_unit_test_teardown(test_promises_and_hopes_are_told_apart, forget),
+        cmocka_unit_test_teardown(test_a_promise_of_another_place_or_content_is_a_difference, forget),
+        cmocka_unit_test_teardown(test_two_senders_may_have_made_the_same_id, forget),
+        cmocka_unit_test_teardown(test_what_all_copies_have_twice_is_said_of_the_truth, forget),
+        cmocka_unit_test_teardown(test_witnesses_alone_prove_nothing, forget),
+        cmocka_unit_test_teardown(test_memory_has_a_ceiling_whatever_differs, forget),
         cmocka_unit_test(test_sorting_gives_every_row_once_again_and_again),
         cmocka_unit_test(test_a_binary_file_that_is_not_whole_is_refused),
         cmocka_unit_test(test_rows_say_the_same_in_text),
