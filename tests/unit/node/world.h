@@ -171,6 +171,8 @@ static void world_boot(struct world *w)
                             .emit = world_emit,
                             .arg = w};
     c.limits.rate_per_s = 0;
+    if (w->place.nodes)
+        c.limits.slow_ms = 0;
     assert_int_equal(node_new(&w->node, &c, &err), 0);
     assert_int_equal(node_load(w->node, w->store, &err), 0);
 }

@@ -158,6 +158,10 @@ static const struct {
      "\"forged\"]]}"},
     {"051804110801", "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}"},
     {"0919041108f9f7020c05", "{\"t\":\"unread\",\"chat\":\"17\",\"epoch\":\"48121\",\"seq\":5}"},
+    {"101a041108070c80e0c1f599d58d031005",
+     "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}"},
+    {"051b06020708", "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}"},
+    {"0b1c04070a04617761790c05", "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}"},
 };
 
 static size_t from_hex(char *out, const char *hex)

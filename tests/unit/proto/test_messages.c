@@ -103,6 +103,9 @@ static const char *const lines[] = {
     "{\"t\":\"offered\",\"chat\":\"17\",\"ok\":1,\"refused\":[[\"" ID "\",\"forged\"]]}",
     "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}",
     "{\"t\":\"unread\",\"chat\":\"17\",\"epoch\":\"48121\",\"seq\":5}",
+    "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}",
+    "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}",
+    "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}",
 };
 
 static void test_every_message_round_trips(void **state)
