@@ -21,6 +21,8 @@ static inline int tool_main(const struct opt_tool *tool, const char *config, too
         fputs(buf_cstr(&answer), stdout);
     else if (!rc)
         rc = run(set, &status, &err);
+    if ((fflush(stdout) || ferror(stdout)) && !rc)
+        rc = err_errno(&err, "standard output");
     if (rc)
         fprintf(stderr, "%s: %s\n", tool->name, err.text[0] ? err.text : err_text(rc));
     buf_release(&answer);

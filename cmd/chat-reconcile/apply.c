@@ -46,8 +46,9 @@ static int whole(const struct opt_set *o, bool undo, bool change, int *status, s
         return rc;
     if (undo)
         plan_reverse(&p);
+    tool_watch_signals();
     rc = run(&p, undo, change, o, err);
-    if (!rc) {
+    if (!rc || rc == ERR_INTERRUPTED) {
         tell(&p, o, change, count, 0);
         *status = count[ITEM_CONFLICT] + count[ITEM_CANNOT] ? 2 : count[ITEM_TO_DO] ? 1 : 0;
     }

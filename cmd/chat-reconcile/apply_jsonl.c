@@ -86,6 +86,10 @@ static int each_line(struct rewriting *w, struct err_ctx *err)
         struct reconcile_row row;
         const char *why = "the last line is cut off", *text = NULL;
         at++;
+        if (tool_interrupted) {
+            rc = err_set(err, ERR_INTERRUPTED, "interrupted; %s is as it was", w->file);
+            break;
+        }
         if (n == 1 && line[0] == '\n') {
             offset++;
             continue;
@@ -100,6 +104,8 @@ static int each_line(struct rewriting *w, struct err_ctx *err)
             fprintf(w->out, "%s\n", text);
         offset += (unsigned long long)n;
     }
+    if (f && !rc && ferror(f))
+        rc = err_errno(err, "%s", w->file);
     free(line);
     if (f)
         fclose(f);

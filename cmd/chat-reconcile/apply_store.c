@@ -80,8 +80,7 @@ static bool take_entry(struct whole *w, const struct plan_item *x)
 
 static bool tag_proves(const struct keys *k, const struct entry *e)
 {
-    struct tag_input in = {e->chat, e->epoch, e->seq,      e->sender, e->ts_us,   e->key_id,
-                           e->id,   e->kind,  e->kind_len, e->body,   e->body_len};
+    struct tag_input in = entry_tag_input(e);
     return tag_check(k, &in, e->tag);
 }
 
@@ -219,7 +218,9 @@ int plan_run_store(struct plan *p, const char *dir, bool change, const struct op
     int rc = open_target(&t, dir, change, o, err);
     for (size_t i = 0; i < p->n && !rc; i++) {
         struct plan_item *x = &p->item[i];
-        if (x->state == ITEM_CANNOT)
+        if (tool_interrupted)
+            rc = err_set(err, ERR_INTERRUPTED, "interrupted; what is done stays, the next run goes on");
+        if (rc || x->state == ITEM_CANNOT)
             continue;
         bool whole = take_entry(&w, x);
         rc = judge(&t, x, &w, whole, err);
@@ -316,7 +317,10 @@ int plan_unrun_store(struct plan *p, const char *dir, bool change, struct err_ct
     if (!rc && !b)
         rc = err_set(err, ERR_NOMEM, "out of memory");
     for (size_t i = 0; i < p->n && !rc; i++)
-        if (p->item[i].state != ITEM_CANNOT && p->item[i].has_from)
+        if (tool_interrupted)
+            rc = err_set(err, ERR_INTERRUPTED,
+                         "interrupted; what is taken back stays so, the next run goes on");
+        else if (p->item[i].state != ITEM_CANNOT && p->item[i].has_from)
             rc = take_back(kv, b, &p->item[i], change, &skipped, err);
     if (b)
         kv->ops->batch_free(b);

@@ -25,16 +25,16 @@ void tool_watch_signals(void)
 /* ---- progress ---- */
 
 struct told {
-    uint64_t began, last, phase_rows, phase_began;
+    uint64_t began, last, rows, phase_rows, phase_began;
     enum reconcile_phase phase;
     bool on;
 };
 static struct told told;
+static const char *const phase_names[] = {"sorting", "comparing", "collecting", "judging"};
 
 /* How long the second pass takes is known: it reads what the first one read. */
 static void progress(void *arg, enum reconcile_phase phase, uint64_t rows)
 {
-    static const char *const names[] = {"sorting", "comparing", "collecting", "judging"};
     uint64_t now = clock_mono_ns();
     (void)arg;
     if (phase != told.phase) {
@@ -43,13 +43,14 @@ static void progress(void *arg, enum reconcile_phase phase, uint64_t rows)
         told.phase = phase;
         told.phase_began = now;
     }
+    told.rows = rows;
     if (!told.on || now - told.last < 200 * NS_PER_MS)
         return;
     told.last = now;
     double s = (double)(now - told.phase_began) / 1e9;
     uint64_t done = phase == RECONCILE_COLLECTING ? rows - told.phase_rows : rows;
     double rate = s > 0 ? (double)done / s : 0;
-    fprintf(stderr, "\r\033[K%s: %" PRIu64 " rows, %.0f/s", names[phase], done, rate);
+    fprintf(stderr, "\r\033[K%s: %" PRIu64 " rows, %.0f/s", phase_names[phase], done, rate);
     if (phase == RECONCILE_COLLECTING && told.phase_rows && rate > 0) {
         double share = (double)done / (double)told.phase_rows;
         int bar = (int)(20 * (share > 1 ? 1 : share));
@@ -83,6 +84,9 @@ int tool_check_run(struct tool_checked *out, const struct opt_set *o, reconcile_
         n += !rc;
     }
     rc = rc ? rc : reconcile_check(sources, n, &c, &out->result, err);
+    if (rc == ERR_INTERRUPTED)
+        err_set(err, rc, "interrupted after %" PRIu64 " rows, while %s: nothing is known yet", told.rows,
+                phase_names[told.phase]);
     out->sources = n;
     while (n-- > 0)
         sources[n]->close(sources[n]);

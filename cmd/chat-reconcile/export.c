@@ -13,12 +13,17 @@ struct writing {
 
 static int put(struct writing *w, const struct reconcile_row *row, struct err_ctx *err)
 {
+    if (tool_interrupted)
+        return err_set(err, ERR_INTERRUPTED, "interrupted: %s is not whole",
+                       w->path ? w->path : "the output");
     if (w->bin)
         return reconcile_bin_add(w->bin, row, err);
     buf_reset(&w->line);
     reconcile_jsonl_write(&w->line, row);
     buf_char(&w->line, '\n');
-    return fwrite(w->line.data, w->line.len, 1, w->f) == 1 ? 0 : err_errno(err, "%s", w->path);
+    return fwrite(w->line.data, w->line.len, 1, w->f) == 1
+               ? 0
+               : err_errno(err, "%s", w->path ? w->path : "standard output");
 }
 
 static int copy(struct reconcile_source *s, struct writing *w, struct err_ctx *err)

@@ -135,8 +135,13 @@ int plan_read(struct plan *p, const char *path, struct err_ctx *err)
         json_decref(j);
         offset += why ? 0 : (unsigned long long)n;
     }
+    int bad = !why && ferror(f) ? err_errno(err, "%s", path) : 0;
     free(line);
     fclose(f);
+    if (bad) {
+        plan_release(p);
+        return bad;
+    }
     if (!why && !ended)
         why = "its end is missing: it is not whole";
     if (why) {

@@ -194,6 +194,16 @@ bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq)
     return false;
 }
 
+bool live_is_member_since(const struct live_chat *c, uint64_t user, uint64_t seq)
+{
+    for (uint32_t i = first_range(c, user); i < c->members_n && c->members[i].user == user; i++) {
+        const struct live_member *m = &c->members[i];
+        if (m->role < 2 && m->from <= seq && m->to == UINT64_MAX)
+            return true;
+    }
+    return false;
+}
+
 bool live_was_served(const struct live_chat *c, uint64_t user, uint64_t seq)
 {
     for (uint32_t i = first_range(c, user); i < c->members_n && c->members[i].user == user; i++) {
@@ -210,7 +220,18 @@ bool live_ever_member(const struct live_chat *c, uint64_t user)
     return i < c->members_n && c->members[i].user == user;
 }
 
-void live_member_row(struct live *l, const struct member_row *m)
+/* The first seq that the chat's members of now have not been sent: whom `b` removes by an entry that came back
+ * from before is still told of it, by the last entry of `b`. */
+static uint64_t served_to(const struct live_chat *c, const struct store_batch *b)
+{
+    uint64_t to = c->log_n ? c->log[c->log_n - 1].seq + 1 : 0;
+    for (size_t i = 0; b && i < b->entries_n; i++)
+        if (b->entries[i].chat == c->id && b->entries[i].op == ENTRY_RECOVERED)
+            to = b->entries[i].seq + 1;
+    return to;
+}
+
+void live_member_row(struct live *l, const struct member_row *m, const struct store_batch *b)
 {
     struct live_chat *c = live_chat_make(l, m->chat);
     uint32_t i = first_range(c, m->user);
@@ -219,7 +240,7 @@ void live_member_row(struct live *l, const struct member_row *m)
     struct live_member row = {m->user, m->from, m->to, m->role};
     bool there = i < c->members_n && c->members[i].user == m->user && c->members[i].from == m->from &&
                  c->members[i].role != LIVE_SERVED;
-    uint64_t served = c->log_n ? c->log[c->log_n - 1].seq + 1 : 0;
+    uint64_t served = served_to(c, b);
     if (there) {
         bool shrinks = c->members[i].to == UINT64_MAX && m->to < served && c->members[i].role < 2;
         c->members[i] = row;
@@ -285,11 +306,16 @@ bool live_given_out(struct live_chat *c, uint64_t epoch, uint64_t seq)
     return top && seq <= top->seq;
 }
 
+static bool stood_at(const struct live_message *m, const struct entry *e)
+{
+    return (m->epoch == e->epoch && m->seq == e->seq) || (m->was_epoch == e->epoch && m->was_seq == e->seq);
+}
+
 /* A message that a restore took, back at its place: what lies above it was shown before. */
 static bool insert_back(struct live *l, struct live_chat *c, struct live_message *m, const struct entry *e)
 {
-    if (!l->promises.recovers || !(m->flags & MESSAGE_LOST) || m->epoch != e->epoch || m->seq != e->seq ||
-        m->chat != e->chat || m->sender != e->sender)
+    if (!l->promises.recovers || !(m->flags & MESSAGE_LOST) || !stood_at(m, e) || m->chat != e->chat ||
+        m->sender != e->sender)
         return false;
     if (m->stored_once && memcmp(m->content, e->content, 16) != 0)
         live_fail(l, LIVE_PHANTOM, c->id, &e->id,
@@ -310,6 +336,8 @@ static bool insert_back(struct live *l, struct live_chat *c, struct live_message
                                     .op = e->op};
     live_grow((void **)&c->late, c->late_n, &c->late_cap, sizeof *c->late);
     c->late[c->late_n++] = e->seq;
+    m->epoch = e->epoch;
+    m->seq = e->seq;
     m->flags = (uint8_t)((m->flags | MESSAGE_STORED | MESSAGE_WAS_LOST) & ~MESSAGE_LOST);
     l->counts.recovered++;
     return true;
@@ -372,6 +400,10 @@ void live_append(struct live *l, const struct entry *e)
     m->stored_once = true;
     check_seq(l, c, e);
     check_message(l, c, m, e);
+    if (m->flags & MESSAGE_LOST) {
+        m->was_epoch = m->epoch;
+        m->was_seq = m->seq;
+    }
     m->flags = (uint8_t)((m->flags | MESSAGE_STORED) & ~MESSAGE_LOST);
     m->epoch = e->epoch;
     m->seq = e->seq;
@@ -400,7 +432,7 @@ void live_committed(struct live *l, const struct store_batch *b)
     if (l->failed)
         return;
     for (size_t i = 0; i < b->members_n; i++)
-        live_member_row(l, &b->members[i]);
+        live_member_row(l, &b->members[i], b);
     for (size_t i = 0; i < b->entries_n; i++)
         live_append(l, &b->entries[i]);
 }

@@ -278,8 +278,8 @@ static const struct live_entry *lacks_late(const struct live *l, const struct li
     for (uint32_t i = 0; i < c->late_n; i++) {
         const struct live_entry *e = live_entry_at(c, c->late[i]);
         if (!e || e->seq > s->seq || e->sender == s->user || e->op == ENTRY_CREATE ||
-            !live_was_member(c, s->user, e->seq))
-            continue;
+            !live_is_member_since(c, s->user, e->seq))
+            continue; /* a sync reaches back to where the membership of now begins */
         struct showing key = showing_of(s, &l->messages[e->message].id);
         if (!map_get(&l->shown, &key))
             return e;

@@ -19,6 +19,7 @@ enum message_flag {
 struct live_message {
     struct id id;
     uint64_t sender, chat, epoch, seq;
+    uint64_t was_epoch, was_seq; /* the place before this one: two restores, and either may come back */
     uint8_t flags;
     bool stored_once; /* content is set */
     uint8_t content[16];
@@ -94,11 +95,14 @@ uint32_t live_find(const struct live_chat *c, uint64_t seq);
 struct live_entry *live_entry_at(const struct live_chat *c, uint64_t seq); /* NULL: none */
 /* Was the user a member when this seq was given? */
 bool live_was_member(const struct live_chat *c, uint64_t user, uint64_t seq);
-/* The same, or it was served what came then since nobody knew of its removal. */
+/* The same, and has been one since then? */
+bool live_is_member_since(const struct live_chat *c, uint64_t user, uint64_t seq);
+/* The first, or it was served what came then since nobody knew of its removal. */
 bool live_was_served(const struct live_chat *c, uint64_t user, uint64_t seq);
 bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
-void live_member_row(struct live *l, const struct member_row *m);
+/* `b`: the batch that the row is of; NULL: it is read from the store. */
+void live_member_row(struct live *l, const struct member_row *m, const struct store_batch *b);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);
 void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e);

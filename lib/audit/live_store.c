@@ -26,7 +26,7 @@ struct reading {
 
 static void take_member(void *arg, const struct member_row *m)
 {
-    live_member_row(((struct reading *)arg)->l, m);
+    live_member_row(((struct reading *)arg)->l, m, NULL);
 }
 
 /* An entry that nobody had answered for: it was being written when the server died. All of its rows must be

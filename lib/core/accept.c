@@ -296,6 +296,18 @@ void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct ms
     look_up(a, p);
 }
 
+/* The id stands in the log already, where `k` says. */
+static void answer_duplicate(struct accept *a, struct known *k, struct pending *p)
+{
+    a->counters->duplicates++;
+    a->ops->accepted(a->arg, p->conn, k, true);
+    for (struct waiter *w = p->waiters; w; w = w->next)
+        a->ops->accepted(a->arg, w->conn, k, true);
+    p->known = NULL;
+    p->answered = true;
+    known_settle(a, k);
+}
+
 void accept_read_done(struct accept *a, struct read_job *job)
 {
     struct known *k = known_find(a, job->sender, &job->id);
@@ -319,13 +331,7 @@ void accept_read_done(struct accept *a, struct read_job *job)
     k->seq = job->dedup.seq;
     k->ts_us = job->dedup.ts_us;
     memcpy(k->tag, job->dedup.tag, 16);
-    a->counters->duplicates++;
-    a->ops->accepted(a->arg, p->conn, k, true);
-    for (struct waiter *w = p->waiters; w; w = w->next)
-        a->ops->accepted(a->arg, w->conn, k, true);
-    p->known = NULL;
-    p->answered = true;
-    known_settle(a, k);
+    answer_duplicate(a, k, p);
 }
 
 bool accept_idle(const struct accept *a)
@@ -547,17 +553,7 @@ void accept_give_seq(struct accept *a, struct chat *c, struct entry *e)
     e->epoch = a->epoch;
     uint64_t now = a->io->now.wall_us;
     a->last_ts_us = e->ts_us = now > a->last_ts_us ? now : a->last_ts_us;
-    struct tag_input in = {.chat = e->chat,
-                           .epoch = e->epoch,
-                           .seq = e->seq,
-                           .sender = e->sender,
-                           .ts_us = e->ts_us,
-                           .key_id = e->key_id,
-                           .id = e->id,
-                           .kind = e->kind,
-                           .kind_len = e->kind_len,
-                           .body = e->body,
-                           .body_len = e->body_len};
+    struct tag_input in = entry_tag_input(e);
     tag_make(a->keys, &in, e->tag);
 }
 
@@ -616,13 +612,7 @@ void accept_adopt(struct accept *a, const struct entry *e)
     k->seq = e->seq;
     k->ts_us = e->ts_us;
     memcpy(k->tag, e->tag, 16);
-    a->counters->duplicates++;
-    a->ops->accepted(a->arg, p->conn, k, true);
-    for (struct waiter *w = p->waiters; w; w = w->next)
-        a->ops->accepted(a->arg, w->conn, k, true);
-    p->known = NULL;
-    p->answered = true;
-    known_settle(a, k);
+    answer_duplicate(a, k, p);
 }
 
 /* Judge one request and put it into the batch, leave it for the next one, or answer it. */

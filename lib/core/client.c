@@ -182,7 +182,7 @@ static void on_error(struct client *c, const struct msg *m, const struct client_
         send_not_found(c, 0, io);
     } else if (slice_is(m->re, "sync")) {
         struct msg done = {.t = MSG_DONE, .chat = m->chat, .re = m->re};
-        if (!recover_on_sync_done(c, &done, io))
+        if (!recover_on_sync_refused(c, m, io))
             chat_on_sync_done(c, &done, io); /* without progress: asked again later */
     }
 }

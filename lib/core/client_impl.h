@@ -75,6 +75,7 @@ void recover_on_notice(struct client *c, const struct msg *m, const struct clien
 void recover_on_entry(struct client *c, const struct msg *m, const struct client_io *io);
 /* True: the answer was to a sync of a range. */
 bool recover_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io);
+bool recover_on_sync_refused(struct client *c, const struct msg *m, const struct client_io *io);
 void recover_go_on(struct client *c, const struct client_io *io); /* connected, or a timer */
 void recover_on_disconnect(struct client *c);
 void recover_forget(struct client *c);

@@ -327,20 +327,57 @@ void recover_on_entry(struct client *c, const struct msg *m, const struct client
     sync_next(c, io);
 }
 
-bool recover_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io)
+/* The range that is being asked for is no longer; NULL: `m` is about another sync. */
+static struct client_range *landed(struct client *c, const struct msg *m, const struct client_io *io)
 {
     struct client_range *r = c->recover ? c->recover->ranges : NULL;
     if (!r || !r->flying || r->chat != m->chat || m->to > r->to)
-        return false;
+        return NULL;
     r->flying = false;
     chat_range_done(c, r->chat, io);
-    if (m->to < r->after || (m->more && m->to == r->after)) { /* refused or failed: later */
-        chat_wake(c, io->now.mono_ns + RETRY_NS);
+    return r;
+}
+
+/* The first range is tried again later, after those of other chats. */
+static void put_off(struct client *c, const struct client_io *io)
+{
+    struct client_range *r = c->recover->ranges, **at = &c->recover->ranges;
+    *at = r->next;
+    r->next = NULL;
+    while (*at)
+        at = &(*at)->next;
+    *at = r;
+    chat_wake(c, io->now.mono_ns + RETRY_NS);
+}
+
+bool recover_on_sync_done(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    struct client_range *r = landed(c, m, io);
+    if (!r)
+        return false;
+    if (m->more && m->to <= r->after) { /* the server could not read */
+        put_off(c, io);
         return true;
     }
     r->after = m->to;
     if (!m->more)
         drop_range(c);
+    sync_next(c, io);
+    return true;
+}
+
+bool recover_on_sync_refused(struct client *c, const struct msg *m, const struct client_io *io)
+{
+    struct msg nothing = {.chat = m->chat};
+    if (!landed(c, &nothing, io))
+        return false;
+    bool outside = slice_is(m->code, proto_error_code(PROTO_NOT_MEMBER)) ||
+                   slice_is(m->code, proto_error_code(PROTO_NO_SUCH_CHAT));
+    if (!outside) {
+        put_off(c, io);
+        return true;
+    }
+    drop_range(c); /* who becomes a member again is sent everything from then on */
     sync_next(c, io);
     return true;
 }

@@ -221,17 +221,7 @@ static void refuse(struct recover *r, struct offer *o, const struct entry *e, en
 
 static bool tag_proves(const struct recover *r, const struct entry *e)
 {
-    struct tag_input in = {.chat = e->chat,
-                           .epoch = e->epoch,
-                           .seq = e->seq,
-                           .sender = e->sender,
-                           .ts_us = e->ts_us,
-                           .key_id = e->key_id,
-                           .id = e->id,
-                           .kind = e->kind,
-                           .kind_len = e->kind_len,
-                           .body = e->body,
-                           .body_len = e->body_len};
+    struct tag_input in = entry_tag_input(e);
     return MUTANT(OFFER_UNVERIFIED) || tag_check(r->accept->keys, &in, e->tag);
 }
 

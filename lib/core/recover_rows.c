@@ -128,12 +128,11 @@ static void add_rows(struct events *v, const struct offer *o)
     size_t n = v->n;
     for (size_t i = 0; i < o->members_n; i++) {
         const struct member_row *m = &o->members[i];
-        if (m->from >= m->to && m->role == ENDED && concerns(v, n, m->user))
-            add(v, m->user, m->to, false, 0);
-        if (m->from >= m->to || !concerns(v, n, m->user))
+        if (!concerns(v, n, m->user))
             continue;
-        add(v, m->user, m->from, true, m->role);
-        if (m->to != UINT64_MAX)
+        if (m->role != ENDED)
+            add(v, m->user, m->from, true, m->role);
+        if (m->role == ENDED || (m->from < m->to && m->to != UINT64_MAX))
             add(v, m->user, m->to, false, 0);
     }
 }
@@ -149,7 +148,8 @@ static bool put_row(struct store_batch *b, const struct member_row *row)
 }
 
 /* The ranges of one user, from their events in order. A membership goes on over a second beginning: then the
- * first row covers both, and the row of the second is emptied. */
+ * first row covers both, and the row of the second is left empty, for the day that an end between the two is
+ * heard of. */
 static bool put_ranges(struct store_batch *b, uint64_t chat, const struct event *v, size_t n)
 {
     struct member_row open = {.from = UINT64_MAX};
@@ -170,8 +170,12 @@ static bool put_ranges(struct store_batch *b, uint64_t chat, const struct event 
             open.role = open.role == MEMBER_ADMIN ? open.role : v[i].role;
             continue;
         }
-        if (in && v[i].role == MEMBER_INVITED && open.role != MEMBER_INVITED)
-            continue; /* a member who is invited stays one */
+        if (in && v[i].role == MEMBER_INVITED && open.role != MEMBER_INVITED) { /* a member stays one */
+            struct member_row empty = {chat, v[i].user, v[i].seq, v[i].seq, MEMBER_INVITED};
+            if (v[i].seq != open.from && !put_row(b, &empty))
+                return false;
+            continue;
+        }
         open.to = v[i].seq;
         if (in && open.to > open.from && !put_row(b, &open))
             return false;

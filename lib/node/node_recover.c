@@ -159,9 +159,10 @@ static void on_back(void *arg, struct chat *c, const struct offer *o, const stru
     }
     for (size_t i = 0; i < count; i++) {
         const struct member *now = chat_member(c, m[i].user);
-        if (m[i].from == UINT64_MAX && now)
+        bool ends = m[i].from == UINT64_MAX || m[i].role == MEMBER_INVITED;
+        if (now && ends)
             node_drop_member(n, c, m[i].user, &o->recovered);
-        else if (m[i].from != UINT64_MAX)
+        if (m[i].from != UINT64_MAX)
             node_add_member(n, c, m[i].user, &o->recovered, m[i].from, m[i].role,
                             m[i].from ? m[i].from - 1 : 0);
     }

@@ -123,6 +123,8 @@ static void on_sync(struct node *n, struct session *s, const struct msg *m)
         job.chat = m->chat;
         job.after = m->after + 1 > from ? m->after : from - 1;
         job.upto = m->to && m->to < c->durable ? m->to : c->durable;
+        if (m->to && job.after > m->to)
+            job.after = m->to; /* all of it came before the membership: nothing to read */
         rc = delivery_sync(&n->delivery, s, &job);
     } else {
         const struct user *u = session_user(&n->registry, s);

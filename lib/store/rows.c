@@ -241,6 +241,21 @@ enum entry_op entry_op_of(const char *kind, size_t n)
 }
 
 /* Kind and body apart, whatever bytes they hold. */
+struct tag_input entry_tag_input(const struct entry *e)
+{
+    return (struct tag_input){.chat = e->chat,
+                              .epoch = e->epoch,
+                              .seq = e->seq,
+                              .sender = e->sender,
+                              .ts_us = e->ts_us,
+                              .key_id = e->key_id,
+                              .id = e->id,
+                              .kind = e->kind,
+                              .kind_len = e->kind_len,
+                              .body = e->body,
+                              .body_len = e->body_len};
+}
+
 void entry_content_hash(uint8_t out[16], const char *kind, size_t kind_len, const char *body, size_t body_len)
 {
     uint8_t m[8 + 32];

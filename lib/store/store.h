@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "crypto/keys.h"
 #include "store/kv.h"
 #include "util/err.h"
 #include "util/id.h"
@@ -195,6 +196,8 @@ long store_dedup_sweep(struct store *s, uint64_t now_us, uint32_t limit, struct 
 /* A checkpoint in `dir` (must not exist). */
 int store_backup(struct store *s, const char *dir, struct err_ctx *ctx);
 
+/* What its tag stands for. Points into the entry. */
+struct tag_input entry_tag_input(const struct entry *e);
 void entry_content_hash(uint8_t out[16], const char *kind, size_t kind_len, const char *body,
                         size_t body_len);
 

@@ -67,19 +67,23 @@ class Writer:
             self.take(c)
 
 
+async def more_accepted(writers, n):
+    """Until so many more were accepted, or 20 s."""
+    want, deadline = sum(len(w.accepted) for w in writers) + n, time.monotonic() + 20
+    while sum(len(w.accepted) for w in writers) < want and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+
+
 async def load(server, writers, crash, rounds, rng):
     """Crash `rounds` times under load, then let the writers finish; `crash` brings the server down and up again."""
     stop = asyncio.Event()
     tasks = [asyncio.ensure_future(w.run(stop)) for w in writers]
     loop = asyncio.get_running_loop()
     for _ in range(rounds):
-        before = sum(len(w.accepted) for w in writers)
-        deadline = time.monotonic() + 20
-        while sum(len(w.accepted) for w in writers) < before + 50 and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
+        await more_accepted(writers, 50)
         await asyncio.sleep(rng.random() * 0.1)
         await loop.run_in_executor(None, crash)
-    await asyncio.sleep(0.5)
+    await more_accepted(writers, 50)
     stop.set()
     await asyncio.gather(*tasks)
 

@@ -76,6 +76,10 @@ int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx)
     /* beside a writer, files may have come and gone while it looked */
     for (int i = 0; i < 3 && r->read_only && rc == ERR_CORRUPT; i++)
         rc = kv_rocksdb_inspect(r->dir, ctx);
+    char current[4300];
+    snprintf(current, sizeof current, "%s/CURRENT", r->dir);
+    if (rc == 0 && !create && access(current, F_OK) < 0 && errno == ENOENT)
+        rc = err_set(ctx, ERR_NOTFOUND, "%s: no store is in this folder", r->dir);
     if (rc == 0 && !r->read_only)
         rc = sync_logs(r, ctx);
     if (rc)

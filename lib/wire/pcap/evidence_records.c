@@ -138,7 +138,7 @@ static void open_and_close(struct evidence *e, const struct sides *s, uint32_t i
 
 /* What the link says of a connection's phone (chat-netem's captures do; others only what arrived). */
 struct presence {
-    uint64_t there_ns; /* the last packet to or from it that the link took, or 0 */
+    uint64_t there_ns; /* the last packet of its own, or 0 */
     uint64_t gone_ns;  /* the first packet offered after it had left this address, or 0 */
 };
 
@@ -149,7 +149,8 @@ static struct trace_flow client_first(const struct ev_packet *p)
                   : (struct trace_flow){f->src, f->dst, f->sport, f->dport, 0};
 }
 
-/* A packet that was lost for another reason than the phone's absence, or came out, found the phone there. */
+/* Only what the phone itself sent shows that its socket was there: a packet that the link took on its way
+ * down says that the address was attached, and nothing of who listened. */
 static void find_presence(const struct evidence *e, struct sides *s)
 {
     for (uint32_t i = 0; i < e->packet.n; i++) {
@@ -159,7 +160,7 @@ static void find_presence(const struct evidence *e, struct sides *s)
         if (!at)
             continue;
         bool left = p->reason == REASON_DETACHED && !p->aired;
-        bool there = p->reason ? !left : p->paired;
+        bool there = !p->dir && !left && (p->reason || p->paired);
         if (left && (!at->gone_ns || p->ts_ns < at->gone_ns))
             at->gone_ns = p->ts_ns;
         if (there && p->ts_ns > at->there_ns)
