@@ -118,10 +118,12 @@ class Cluster:
             n.up()
         self.wait_joined()
 
-    def wait_joined(self, timeout=20):
+    def wait_joined(self, others=None, nodes=None, timeout=20):
+        """Each of these nodes (all) sees so many others (all)."""
         deadline = time.monotonic() + timeout
+        others = self.size - 1 if others is None else others
         while time.monotonic() < deadline:
-            if all(n.metric("bus_nodes_up") == self.size - 1 for n in self.nodes):
+            if all(n.metric("bus_nodes_up") == others for n in nodes or self.nodes):
                 return True
             time.sleep(0.05)
         return False
