@@ -273,8 +273,8 @@ void accept_send(struct accept *a, uint64_t conn, uint64_t user, const struct ms
         return;
     }
     struct chat *c = registry_chat(a->registry, m->chat);
-    if (!c || !c->epoch || !chat_is_member(c, user)) {
-        refuse_send(a, conn, user, m, c && c->epoch ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, 0);
+    if (!c || !c->epoch || !chat_is_member(c, user)) { /* while it is being made nobody is a member yet */
+        refuse_send(a, conn, user, m, c && c->epoch_durable ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, 0);
         return;
     }
     uint8_t content[16];

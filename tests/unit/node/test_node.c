@@ -422,6 +422,23 @@ static void test_create_again_is_done_for_its_creator_and_refused_for_others(voi
     world_free(w);
 }
 
+static void test_who_sends_while_the_chat_is_being_made_is_told_to_come_again(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL);
+    char id[ID_TEXT + 1];
+    peer_say(w, a, "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"7\",\"8\"]}");
+    assert_int_equal(w->commits_n, 1); /* the creation flies: nobody is a member yet */
+    peer_send(w, b, world_id(w, id), 17, "early");
+    assert_string_equal(text_of(peer_take(b, "error"), "code"), "no_such_chat");
+    world_settle(w);
+    peer_send(w, b, id, 17, "early");
+    world_settle(w);
+    assert_int_equal(number_of(peer_take(b, "accepted"), "seq"), 1);
+    world_free(w);
+}
+
 static void test_restored_store_goes_on_in_a_new_epoch_above_a_gap(void **state)
 {
     (void)state;
@@ -780,6 +797,7 @@ int main(void)
         cmocka_unit_test(test_who_is_being_removed_gets_nothing_into_the_batch_after_it),
         cmocka_unit_test(test_join_needs_an_invitation_and_starts_at_its_own_entry),
         cmocka_unit_test(test_create_again_is_done_for_its_creator_and_refused_for_others),
+        cmocka_unit_test(test_who_sends_while_the_chat_is_being_made_is_told_to_come_again),
         cmocka_unit_test(test_restored_store_goes_on_in_a_new_epoch_above_a_gap),
         cmocka_unit_test(test_slow_connection_falls_behind_and_is_served_from_the_log),
         cmocka_unit_test(test_who_acknowledges_nothing_for_too_long_is_served_from_the_log),
