@@ -220,8 +220,8 @@ bool live_ever_member(const struct live_chat *c, uint64_t user)
     return i < c->members_n && c->members[i].user == user;
 }
 
-/* The first seq that the chat's members of now have not been sent: whom `b` removes by an entry that came back
- * from before is still told of it, by the last entry of `b`. */
+/* The first seq that the chat's members of now have not been sent: whom `b` removes by an entry that came
+ * back from before is still told of it, by the last entry of `b`. */
 static uint64_t served_to(const struct live_chat *c, const struct store_batch *b)
 {
     uint64_t to = c->log_n ? c->log[c->log_n - 1].seq + 1 : 0;

@@ -66,9 +66,9 @@ struct load_phone {
     struct map *shown;       /* ids shown since the storage was lost; NULL: it never was */
     struct timer type, back; /* back: a second after it is ready */
     uint64_t typing_chat, typing_since_ns, typing_until_ns, key_ns,
-        said_ns;                   /* key: the last one; chat 0: it never typed */
-    uint64_t acked;                /* last sample of what TCP has acknowledged */
-    uint64_t acked_seen, acked_ns; /* when it last moved */
+        said_ns;                                       /* key: the last one; chat 0: it never typed */
+    uint64_t acked;                                    /* last sample of what TCP has acknowledged */
+    uint64_t acked_seen, acked_ns;                     /* when it last moved */
     uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;

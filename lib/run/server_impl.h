@@ -35,7 +35,7 @@ struct server {
     struct now mux_now; /* read once for a few dozen records */
     uint32_t mux_steps;
     struct node *node;
-    struct now now; /* of the last step; a tick ago at most */
+    struct now now;  /* of the last step; a tick ago at most */
     struct bus *bus; /* NULL: a node alone */
     struct store *store;
     struct store_threads *threads;
