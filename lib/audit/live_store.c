@@ -164,5 +164,6 @@ int live_reopened(struct live *l, struct store *s, bool (*owns)(void *arg, uint6
         live_fail(l, LIVE_TORN, 0, NULL,
                   "%" PRIu64 " messages are in the store, %" PRIu64 " in its commit order", r.rows, r.logged);
     l->may_lose = false;
+    l->epoch = store_epoch(s);
     return 0;
 }

@@ -392,12 +392,14 @@ static int listen_on(struct server *s)
     const char *text = s->config.listen, *colon = strrchr(text, ':');
     snprintf(address, sizeof address, "%.*s:%d", (int)(colon ? colon - text : 0), text,
              s == s->first ? 0 : ws_server_port(s->first->ws));
+    /* The last resort, for peers that do not read: sessions have their own limits, far below. A chat.mux.v1
+     * connection may owe its peer a control record for each of millions of sessions that end at once. */
     struct ws_server_config wc = {.loop = s->loop,
                                   .share = s->first->all_n > 1,
                                   .listen = s == s->first || !colon ? text : address,
                                   .conns_max = (s->config.conns_max + s->first->all_n - 1) / s->first->all_n,
                                   .frame_max = 1u << 20,
-                                  .queue_bytes_max = s->config.limits.queue_bytes * 4u + (8u << 20),
+                                  .queue_bytes_max = s->config.limits.queue_bytes * 4u + (64u << 20),
                                   .queue_msgs_max = 1u << 20,
                                   .frame_objects_max = s->config.coalesce_max,
                                   .no_offsets = !s->config.trace_dir,
