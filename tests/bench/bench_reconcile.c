@@ -5,7 +5,7 @@
  *     bench_reconcile [ROWS [STORE_ROWS]]        everything, in a folder of its own
  *     bench_reconcile in DIR STEP ROWS [EACH]    one step; what it makes stays in DIR. Steps: make-a-bin,
  *         make-b-bin, make-a-jsonl, make-b-jsonl, make-store, bin, jsonl, jsonl-unsorted, store (with b.bin),
- *         peers. The budget's size is 100000000 rows: 8 GB a binary side, 20 GB a JSONL side.
+ *         sort-join, sqlite. The budget's size is 100000000 rows: 8 GB a binary side, 20 GB a JSONL side.
  */
 #include <inttypes.h>
 #include <libgen.h>
@@ -260,12 +260,16 @@ static void peer(const char *what, const char *command, uint64_t rows, uint64_t 
         die("the peer counts otherwise");
 }
 
-static void peers(uint64_t rows, uint64_t each)
+static void peer_join(uint64_t rows, uint64_t each)
 {
     peer("sort | join (lost, phantom by id)",
          "cut -d'\"' -f 14 a.jsonl | LC_ALL=C sort >a.ids; cut -d'\"' -f 14 b.jsonl | LC_ALL=C sort >b.ids; "
-         "LC_ALL=C join -v 1 -v 2 a.ids b.ids | wc -l",
+         "LC_ALL=C join -v 1 -v 2 a.ids b.ids | wc -l; rm a.ids b.ids",
          2 * rows, 2 * each);
+}
+
+static void peer_sqlite(uint64_t rows, uint64_t each)
+{
     peer("SQLite anti-join (lost, phantom by id)",
          "cut -d'\"' -f 14 a.jsonl >a.raw; cut -d'\"' -f 14 b.jsonl >b.raw; "
          "sqlite3 t.db 'pragma journal_mode=off' 'pragma synchronous=off' 'create table a(id)' 'create table "
@@ -273,7 +277,7 @@ static void peers(uint64_t rows, uint64_t each)
          "'.import a.raw a' '.import b.raw b' 'create index ai on a(id)' 'create index bi on b(id)' "
          "'select (select count(*) from a where not exists (select 1 from b where b.id=a.id)) + (select "
          "count(*) from b where "
-         "not exists (select 1 from a where a.id=b.id))' | tail -1; rm t.db",
+         "not exists (select 1 from a where a.id=b.id))' | tail -1; rm t.db a.raw b.raw",
          2 * rows, 2 * each);
 }
 
@@ -299,8 +303,10 @@ static void step(const char *name, uint64_t rows, uint64_t each)
     else if (!strcmp(name, "store"))
         check("store and binary", source(a, sizeof a, "store:rocksdb", "store"),
               source(b, sizeof b, "bin", "b.bin"), each, false, 1e6);
-    else if (!strcmp(name, "peers"))
-        peers(rows, each);
+    else if (!strcmp(name, "sort-join"))
+        peer_join(rows, each);
+    else if (!strcmp(name, "sqlite"))
+        peer_sqlite(rows, each);
     else
         die("unknown step");
 }
@@ -320,7 +326,8 @@ static void everything(uint64_t rows, uint64_t in_store)
         step("jsonl", rows, each[i]);
     }
     step("jsonl-unsorted", rows, each[2]);
-    step("peers", rows, each[2]);
+    step("sort-join", rows, each[2]);
+    step("sqlite", rows, each[2]);
     step("make-store", in_store, 0);
     each[2] = in_store / 100;
     for (size_t i = 0; i < 3; i++) {

@@ -8,8 +8,6 @@
 #include "store/repair.h"
 #include "store/rocksdb/kv_rocksdb_impl.h"
 
-#define READ_ONLY_CACHE (24u << 20)
-
 struct kv_rocksdb *kv_rocksdb_of(struct kv *kv)
 {
     struct kv_rocksdb *r = (struct kv_rocksdb *)kv;
@@ -87,9 +85,8 @@ int kv_rocksdb_start(struct kv_rocksdb *r, bool create, struct err_ctx *ctx)
     struct rocksdb_tuning t;
     char *err = NULL;
     rocksdb_tuning_init(&t, create);
-    /* who only reads, reads nearly everything once: tools stay below their ceiling of memory */
     if (r->read_only)
-        rocksdb_cache_set_capacity(t.cache, READ_ONLY_CACHE);
+        rocksdb_tuning_read_only(&t);
     const rocksdb_options_t *const *family = (const rocksdb_options_t *const *)t.family;
     r->db = r->read_only ? rocksdb_open_for_read_only_column_families(t.db, r->dir, ROCKSDB_FAMILIES, t.names,
                                                                       family, r->family, 0, &err)

@@ -5,6 +5,8 @@
 
 #define MIB (1ull << 20)
 
+#define READ_ONLY_CACHE (24 * MIB)
+
 static const struct {
     const char *name;
     uint64_t write_buffer;
@@ -89,18 +91,24 @@ static char *merge_partial(void *state, const char *key, size_t key_n, const cha
     return merge_full(state, key, key_n, NULL, 0, v, v_n, n, ok, out_n);
 }
 
-static rocksdb_options_t *family_options(int f, rocksdb_cache_t *cache)
+static void set_table(rocksdb_options_t *o, int f, rocksdb_cache_t *cache, bool index_in_cache)
 {
-    rocksdb_options_t *o = rocksdb_options_create();
     rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_size(t, families[f].block);
     rocksdb_block_based_options_set_block_cache(t, cache);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, index_in_cache);
     rocksdb_block_based_options_set_format_version(t, 5);
     rocksdb_block_based_options_set_checksum(t, 1); /* crc32c: inspect_table.c computes it too */
     if (families[f].bloom)
         rocksdb_block_based_options_set_filter_policy(t, rocksdb_filterpolicy_create_bloom_full(10));
     rocksdb_options_set_block_based_table_factory(o, t);
     rocksdb_block_based_options_destroy(t);
+}
+
+static rocksdb_options_t *family_options(int f, rocksdb_cache_t *cache)
+{
+    rocksdb_options_t *o = rocksdb_options_create();
+    set_table(o, f, cache, false);
     rocksdb_options_set_write_buffer_size(o, families[f].write_buffer);
     rocksdb_options_set_max_write_buffer_number(o, 3);
     rocksdb_options_set_target_file_size_base(o, 64 * MIB);
@@ -148,6 +156,18 @@ void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create)
     rocksdb_options_set_max_background_jobs(db, 2);
     /* Table files go out as they are written, instead of all at once in front of a commit's fsync. */
     rocksdb_options_set_bytes_per_sync(db, 1 * MIB);
+}
+
+void rocksdb_tuning_read_only(struct rocksdb_tuning *t)
+{
+    rocksdb_lru_cache_options_t *c = rocksdb_lru_cache_options_create();
+    rocksdb_lru_cache_options_set_capacity(c, READ_ONLY_CACHE);
+    rocksdb_lru_cache_options_set_num_shard_bits(c, 0); /* an index is as large as a shard would be */
+    rocksdb_cache_destroy(t->cache);
+    t->cache = rocksdb_cache_create_lru_opts(c);
+    rocksdb_lru_cache_options_destroy(c);
+    for (int f = 0; f < ROCKSDB_FAMILIES; f++)
+        set_table(t->family[f], f, t->cache, !families[f].bloom);
 }
 
 void rocksdb_tuning_release(struct rocksdb_tuning *t)

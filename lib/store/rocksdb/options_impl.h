@@ -18,6 +18,11 @@ struct rocksdb_tuning {
 
 /* Families in the order of enum kv_family, "default" last. */
 void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create);
+/* For who reads nearly everything once: little memory, however large the store. What is open of a table
+ * holds its index, half a MiB a 64 MiB table; these share the cache then, which is smaller. Families with
+ * filters, which only single keys are asked of, keep them open: read again for each key they cost too much.
+ */
+void rocksdb_tuning_read_only(struct rocksdb_tuning *t);
 void rocksdb_tuning_release(struct rocksdb_tuning *t);
 
 #endif
