@@ -148,7 +148,7 @@ static void stuck_pushes(struct evidence *e, const struct ev_sides *s, const str
         const uint64_t *known = NULL;
         if (!c->stalled_ns || !c->websocket || !ev_speaks_for(e, s, i, TRACE_SIDE_SERVER) ||
             c->open_ns > m->ts_ns || c->end_ns < m->ts_ns || (c->left_ns && c->left_ns <= m->ts_ns) ||
-            c->stalled_ns > m->ts_ns + NS_PER_S * 60)
+            c->stuck[1].since_ns > m->ts_ns) /* what it wrote then came out and would be seen */
             continue;
         known = map_get(&k->known, &key);
         if (!known || !*known || key.user == ev_user_of(ev_conn(e, m->conn)) ||

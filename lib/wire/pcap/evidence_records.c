@@ -125,13 +125,15 @@ static void at_phone(struct evidence *e, const struct ev_sides *s, const struct 
     if (s->phones_from_server)
         return; /* what a phone tried to send is not seen from there */
     if (m->what == EV_SEND && m->dir == 0) {
-        ev.ts_ns = m->first_ns;
+        /* bytes that waited behind others came out when the app had long left */
+        bool late = c->replaced && m->first_ns > c->close_ns;
+        ev.ts_ns = late ? c->close_ns : m->first_ns;
         ev.hop = HOP_CLIENT_SUBMIT;
         ev.flags = s->legacy ? TRACE_FLAG_ONE_SEND : TRACE_FLAG_OUTBOX;
         ev.conn = 0;
         ev_emit(e, TRACE_SIDE_LOAD, ev);
         ev.hop = HOP_CLIENT_SEND;
-        ev.flags = 0;
+        ev.flags = late ? TRACE_FLAG_INFERRED : 0;
         ev.arg = m->end;
         ev.attempt = 1;
         ev.conn = c->number;
@@ -228,8 +230,11 @@ static int number_lanes(struct evidence *e, enum trace_side side, struct err_ctx
         if (ev[i].conn && ev[i].hop != HOP_SOCKET_CLOSE && ev[i].ts_ns > last[ev[i].conn])
             last[ev[i].conn] = ev[i].ts_ns;
     for (uint32_t i = 0; i < n; i++)
-        if (ev[i].conn && ev[i].hop == HOP_SOCKET_CLOSE && ev[i].ts_ns < last[ev[i].conn])
+        if (ev[i].conn && ev[i].hop == HOP_SOCKET_CLOSE && ev[i].ts_ns < last[ev[i].conn]) {
+            if (ev[i].flags & TRACE_FLAG_UNSURE)
+                ev[i].arg += last[ev[i].conn] - ev[i].ts_ns;
             ev[i].ts_ns = last[ev[i].conn];
+        }
     if (n)
         qsort(ev, n, sizeof *ev, by_time);
     for (uint32_t i = 0; i < n; i++)

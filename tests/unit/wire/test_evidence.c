@@ -312,6 +312,27 @@ static void test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left
     assert_int_equal(push_before_late_fin(2, false), VERDICT_NOT_OBSERVED);
 }
 
+/* 8's bytes are stuck when it leaves; it opens another connection, message 1 is pushed to the old one, and
+ * only then what 8 had said there comes out, a message of its own behind it. */
+static void test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open(void **state)
+{
+    struct link l;
+    (void)state;
+    both_open(&l);
+    say(&l, 2, 0, true, BEAT);
+    l.now += 500 * MS;
+    phone_opens(&l, 3, 8);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, true, message("msg", 1));
+    l.now += 500 * MS;
+    say(&l, 2, 0, false, BEAT);
+    say(&l, 2, 0, false, message("send", 2));
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
+    assert_int_equal(verdict_on(&l, 1), VERDICT_LOST_DEAD_SOCKET);
+}
+
 /* 8's bytes are stuck, message 1 is pushed and lost, then 8's host resets: by itself, or as an answer. */
 static enum verdict push_before_reset(bool answers)
 {
@@ -420,6 +441,29 @@ static void test_a_server_that_passes_on_later_bytes_had_read_those_before(void 
     assert_int_equal(from_a_stuck_connection(true), VERDICT_LOST_IN_FANOUT);
 }
 
+/* Message 1 is pushed to nobody, and the server's bytes to 8 lie unacknowledged to the end: since when? */
+static enum verdict not_pushed(bool stuck_before)
+{
+    struct link l;
+    both_open(&l);
+    for (int turn = 0; turn < 2; turn++) {
+        bool stuck = (turn == 0) == stuck_before;
+        say(&l, 1, 0, false, message("send", stuck ? 2 : 1));
+        if (stuck)
+            say(&l, 2, 1, true, message("msg", 2));
+        l.now += 500 * MS;
+    }
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then(void **state)
+{
+    (void)state;
+    assert_int_equal(not_pushed(true), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(not_pushed(false), VERDICT_NOT_OBSERVED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,11 +471,13 @@ int main(void)
         cmocka_unit_test(test_one_end_alone_calls_nothing_lost_that_it_can_not_see),
         cmocka_unit_test(test_a_clock_that_is_off_is_moved_by_what_causality_demands),
         cmocka_unit_test(test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left),
+        cmocka_unit_test(test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open),
         cmocka_unit_test(test_a_reset_that_answers_may_speak_for_an_app_that_left_before),
         cmocka_unit_test(test_a_phone_that_takes_new_bytes_has_not_left),
         cmocka_unit_test(test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads),
         cmocka_unit_test(test_what_came_right_before_the_server_left_was_perhaps_not_read),
         cmocka_unit_test(test_a_server_that_passes_on_later_bytes_had_read_those_before),
+        cmocka_unit_test(test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
