@@ -18,7 +18,7 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -fno-omit-frame-pointer 
 	-DCHAT_VERSION='"$(VERSION)"' $(if $(MUTANT),-DMUTANT_$(MUTANT)=1)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LDLIBS  = $(shell pkg-config --libs $(PKGS)) -lev -lrocksdb -lm -pthread
+LDLIBS  = $(shell pkg-config --libs $(PKGS)) -lev -lhiredis -lrocksdb -lm -pthread
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # ROOMS="util proto" builds the library from these rooms only (quick work on one room)

@@ -3,7 +3,7 @@
 # to do.
 set -eu
 want="gcc libc6-dev binutils make pkg-config git
-libwebsockets-dev libev-dev librocksdb-dev libsodium-dev libjansson-dev libcmocka-dev libnl-3-dev libnl-route-3-dev
+libwebsockets-dev libev-dev libhiredis-dev redis-server haproxy librocksdb-dev libsodium-dev libjansson-dev libcmocka-dev libnl-3-dev libnl-route-3-dev
 zlib1g-dev libzstd-dev libpcap-dev libcurl4-openssl-dev libfuse3-dev fuse3 iproute2 iputils-ping iperf3 procps
 python3 python3-websockets curl clang clang-format cppcheck $*"
 missing=""

@@ -62,6 +62,9 @@ static void habits(struct buf *out, const struct scenario_habits *h)
     if (h->resend_share_ppm)
         buf_printf(out, "      %.4g%% press \"send again\" after %s\n", h->resend_share_ppm / 1e4,
                    duration(h->resend_after));
+    if (h->typing_every)
+        buf_printf(out, "      types every %s for %s and sends nothing\n", duration(h->typing_every),
+                   duration(h->typing_for));
     if (h->storage_loss_ppm)
         buf_printf(out, "      %.4g%% of returns find the phone's storage lost\n", h->storage_loss_ppm / 1e4);
 }

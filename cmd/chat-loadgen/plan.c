@@ -28,6 +28,7 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                     .clients = p->clients,
                                     .features = features,
                                     .rate_per_1000s = p->rate_per_1000s,
+                                    .joins = p->joins[0] != 0,
                                     .chat_size = p->chat_size,
                                     .chats_per_client = p->chats_per_client,
                                     .body_min = p->body_min,
@@ -44,6 +45,8 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                                .network_change_gap = p->habits.network_change_gap,
                                                .resend_after = p->habits.resend_after,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
+                                               .typing_every = p->habits.typing_every,
+                                               .typing_for = p->habits.typing_for,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     _Static_assert(sizeof p->name <= sizeof out->name, "a scenario's names fit");
     memcpy(out->name, p->name, sizeof p->name);

@@ -30,6 +30,7 @@ int command_token(const struct opt_set *o, struct err_ctx *err);
 int command_backup(const struct opt_set *o, struct err_ctx *err);
 int command_verify(const struct opt_set *o, struct err_ctx *err);
 int command_restore(const struct opt_set *o, struct err_ctx *err);
+int command_lb_config(const struct opt_set *o, struct err_ctx *err);
 int command_repair(const struct opt_set *o, struct err_ctx *err);
 
 /* rc back; for ERR_CORRUPT, the sentence goes on with what to do about a damaged store, and from which

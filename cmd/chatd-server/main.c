@@ -16,6 +16,7 @@ static const struct opt_command commands[] = {
     {"verify", "DIR", "is every file and every row of a backup whole?", 1, 1},
     {"restore", "", "make a backup the store, in a new epoch", 0, 0},
     {"repair", "", "save what can be read of a damaged store, and say what is lost", 0, 0},
+    {"lb-config", "HOST:PORT...", "print a configuration of HAProxy for these nodes", 1, 64},
     {0}};
 
 static const struct opt_tool tool = {
@@ -34,13 +35,16 @@ static const struct opt_tool tool = {
     .examples = "chatd-server\n"
                 "chatd-server token --user 7 --ttl 1d\n"
                 "chatd-server backup --to backups --keep 7\n"
+                "chatd-server --bus redis://127.0.0.1 --node 0 --nodes 3\n"
+                "chatd-server lb-config --listen :8000 10.0.0.1:8080 10.0.0.2:8080 10.0.0.3:8080\n"
                 "chatd-server --config chatd.json --check-config\n"
                 "curl -s 127.0.0.1:8080/metrics"};
 
 static int run(struct opt_set *o, int *status, struct err_ctx *err)
 {
     static int (*const command[])(const struct opt_set *o, struct err_ctx *err) = {
-        command_serve, command_token, command_backup, command_verify, command_restore, command_repair};
+        command_serve,   command_token,  command_backup,   command_verify,
+        command_restore, command_repair, command_lb_config};
     int v = opt_verbosity(o);
     size_t i = 0;
     log_set(log_to_stderr, NULL, v < 0 ? LOG_ERROR : v > 0 ? LOG_DEBUG : LOG_INFO);

@@ -23,6 +23,8 @@ static void fill_limits(struct server_config *c, const struct opt_set *o)
     c->limits.backlog_max = opt_u64(o, "backlog");
     c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
     c->ack_timeout_ns = opt_u64(o, "ack-timeout");
+    c->limits.slow_ms =
+        (uint32_t)((opt_given(o, "slow") ? opt_u64(o, "slow") : c->ack_timeout_ns / 2) / NS_PER_MS);
     c->idle_timeout_ns = opt_u64(o, "idle-timeout");
 }
 
@@ -51,14 +53,25 @@ static void ready(void *arg, int port)
     log_info("listening on %s (port %d), store %s, keys %s", c->listen, port, c->store_url, c->keys_dir);
 }
 
+static uint16_t small(const char *name)
+{
+    uint64_t n = opt_u64(set, name);
+    return n < UINT16_MAX ? (uint16_t)n : UINT16_MAX;
+}
+
 int command_serve(const struct opt_set *o, struct err_ctx *err)
 {
     static struct server_config c;
     char url[4096];
     set = o;
-    int rc = delivery_parse(&c.features, opt_string(set, "delivery"), err);
-    if (rc)
-        return err_set(err, ERR_USAGE, "%s", err->text);
+    struct err_ctx why = {0};
+    if (delivery_parse(&c.features, opt_string(set, "delivery"), &why) ||
+        delivery_fanout_parse(&c.sequential_ns, opt_string(set, "fanout"), &why))
+        return err_set(err, ERR_USAGE, "%s", why.text);
+    const char *presence = opt_string(set, "presence");
+    c.presence_legacy = !strcmp(presence, "legacy");
+    if (!c.presence_legacy && strcmp(presence, "current") != 0)
+        return err_set(err, ERR_USAGE, "--presence '%s' is neither current nor legacy", presence);
     snprintf(url, sizeof url, "rocksdb:%s/store", opt_string(set, "data"));
     c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
                   : c.features & DELIVERY_DURABLE ? url
@@ -67,8 +80,13 @@ int command_serve(const struct opt_set *o, struct err_ctx *err)
     c.keys_dir = opt_string(set, "keys");
     c.trace_dir = opt_string(set, "trace");
     c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
+    c.bus_url = opt_string(set, "bus");
+    c.self = small("node");
+    c.nodes = small("nodes");
+    c.threads = small("threads");
     c.conns_max = (uint32_t)opt_u64(set, "connections");
     c.beat_s = (uint32_t)(opt_u64(set, "beat") / NS_PER_S);
+    c.coalesce_max = (uint32_t)opt_u64(set, "coalesce");
     c.drain_ns = opt_u64(set, "drain-timeout");
     c.recover_for_ns = opt_u64(set, "recover-for");
     c.reserve_bytes = opt_u64(set, "reserve");
@@ -78,6 +96,9 @@ int command_serve(const struct opt_set *o, struct err_ctx *err)
     c.ready = ready;
     c.arg = &c;
     fill_limits(&c, set);
+    int rc = server_bus_check(&c, err);
+    if (rc)
+        return rc;
     if (opt_flag(set, "check-config"))
         return 0;
     if (opt_flag(set, "print-config")) {

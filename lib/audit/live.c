@@ -48,6 +48,8 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->by_id, sizeof(struct id), 8, MANY, 2);
     map_init(&l->cursors, 24, 24, MANY, 3);
     map_init(&l->devices, 16, 8, MANY, 4);
+    map_init(&l->typed, 16, 8, MANY, 7);
+    map_init(&l->typing, 32, 8, MANY, 8);
     map_init(&l->shown, 32, 8, MANY, 5);
     map_init(&l->places, sizeof(struct place), 8, MANY, 6);
     return l;
@@ -76,6 +78,8 @@ void live_free(struct live *l)
     map_release(&l->cursors);
     map_release(&l->devices);
     map_release(&l->shown);
+    map_release(&l->typed);
+    map_release(&l->typing);
     map_release(&l->places);
     free(l->messages);
     free(l);

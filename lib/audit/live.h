@@ -33,6 +33,7 @@ struct live_promises {
     bool resumes;  /* devices are brought up to date; holes are announced */
     bool recovers; /* what a restore took comes back from devices, to its place, and to who never had it */
     bool copies;   /* devices keep what they were shown, and know it by its id */
+    bool typing;   /* is a state with an end */
 };
 
 struct live;
@@ -61,8 +62,10 @@ void live_acknowledged(struct live *l, uint64_t user, uint64_t chat, const struc
 void live_restored(struct live *l);
 /* The same, but nobody will notice: seqs are given out again. Nothing is checked any more. */
 void live_blinded(struct live *l);
-/* The server starts: what does the store hold? */
-int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx);
+/* The server starts: what does the store hold? `owns`: which chats should be in it, of several nodes' stores;
+ * NULL: all. */
+int live_reopened(struct live *l, struct store *s, bool (*owns)(void *arg, uint64_t chat), void *arg,
+                  struct err_ctx *ctx);
 
 /* ---- the clients' side ---- */
 
@@ -83,6 +86,14 @@ void live_gap(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uin
               bool empty);
 /* The device lost what it knew. */
 void live_forgot(struct live *l, uint64_t user, uint32_t device);
+
+/* The user says (again) that they type. */
+void live_typed(struct live *l, uint64_t user, uint64_t chat, uint64_t now_ns);
+/* A device shows, or no longer shows, that `typist` types. */
+void live_typing(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t typist, bool shown,
+                 uint64_t now_ns);
+/* Time has passed: is anything shown for too long? Costs a walk over what is shown. */
+void live_time(struct live *l, uint64_t now_ns);
 
 /* Who is in a chat now, invited ones (role 2) too; at most `max`. Returns how many. */
 struct live_now {

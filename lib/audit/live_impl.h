@@ -76,6 +76,8 @@ struct live {
     struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
     struct map devices; /* (user, device) -> 1 + strict */
     struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
+    struct map typed;   /* (chat, user) -> when it was said last */
+    struct map typing;  /* (chat, typist, user, device): shown now */
     struct map places;  /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;

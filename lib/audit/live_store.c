@@ -101,12 +101,16 @@ static bool count_row(void *arg, const struct entry *e)
     return true;
 }
 
-static void each_chat(struct live *l, void (*fn)(struct live *l, struct live_chat *c))
+static void each_chat(struct live *l, bool (*owns)(void *arg, uint64_t chat), void *arg,
+                      void (*fn)(struct live *l, struct live_chat *c))
 {
     size_t at = 0;
     void *v;
-    while (map_next(&l->chats, &at, NULL, &v))
-        fn(l, *(struct live_chat **)v);
+    while (map_next(&l->chats, &at, NULL, &v)) {
+        struct live_chat *c = *(struct live_chat **)v;
+        if (!owns || owns(arg, c->id))
+            fn(l, c);
+    }
 }
 
 static void set_aside(struct live *l, struct live_chat *c)
@@ -140,19 +144,20 @@ static void settle(struct live *l, struct live_chat *c)
     c->old_n = 0;
 }
 
-int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx)
+int live_reopened(struct live *l, struct store *s, bool (*owns)(void *arg, uint64_t chat), void *arg,
+                  struct err_ctx *ctx)
 {
     struct reading r = {.l = l, .s = s, .ctx = ctx};
     if (l->blinded)
         return 0;
     struct store_load load = {.member = take_member, .arg = &r};
-    each_chat(l, set_aside);
+    each_chat(l, owns, arg, set_aside);
     map_clear(&l->cursors);
     int rc = store_load(s, &load, ctx);
     rc = rc ? rc : store_scan_chats(s, take_row, &r, ctx);
     rc = rc ? rc : r.rc;
     rc = rc ? rc : store_scan(s, count_row, &r, ctx);
-    each_chat(l, settle);
+    each_chat(l, owns, arg, settle);
     if (rc)
         return rc;
     if (r.rows != r.logged)

@@ -36,6 +36,7 @@ void client_release(struct client *c, struct client_pool *pool)
 {
     chat_forget_all(c, pool);
     recover_forget(c);
+    presence_forget(c);
     outbox_clear(&c->outbox);
 }
 
@@ -84,12 +85,13 @@ static bool may_connect(const struct client *c)
 
 static void lost_connection(struct client *c, const struct client_io *io)
 {
-    if (c->ready_ns && io->now.mono_ns - c->ready_ns >= CLIENT_STABLE_NS)
+    if (c->state == CLIENT_READY && io->now.mono_ns - c->ready_ns >= CLIENT_STABLE_NS)
         c->tries = 0;
     c->ready_ns = c->answer_ns = c->beat_ns = 0;
     send_on_disconnect(c);
     chat_on_disconnect(c);
     recover_on_disconnect(c);
+    presence_on_disconnect(c, io);
 }
 
 static void end(struct client *c, int code, const struct client_io *io)
@@ -128,6 +130,7 @@ static void say_hello(struct client *c, const struct client_io *io)
     if (c->state != CLIENT_CONNECTING)
         return;
     c->state = CLIENT_GREETING;
+    c->ready_ns = io->now.mono_ns; /* for now: since when the welcome is awaited */
     struct msg m = {.t = MSG_HELLO, .device = c->device, .net = slice_of(net_name(c->config->net))};
     if (client_has(c, CLIENT_RESYNC)) {
         m.has = MSG_HAS(resume);
@@ -143,6 +146,8 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     if (c->state != CLIENT_GREETING)
         return;
     c->state = CLIENT_READY;
+    uint64_t took_ms = (io->now.mono_ns - c->ready_ns) / NS_PER_MS + 1;
+    c->welcome_ms = took_ms < UINT16_MAX ? (uint16_t)took_ms : UINT16_MAX;
     c->ready_ns = io->now.mono_ns;
     c->epoch = m->epoch;
     c->no_sync = false;
@@ -154,6 +159,7 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     if (c->since_wanted || c->rebuild)
         chat_sync_since(c, io);
     recover_go_on(c, io);
+    presence_on_welcome(c, io);
 }
 
 static void on_done(struct client *c, const struct msg *m, const struct client_io *io)
@@ -194,6 +200,7 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         chat_on_own(c, m->chat, m->epoch, m->seq, io);
         break;
     case MSG_MSG:
+        presence_on_msg(c, m, io);
         chat_on_msg(c, m, io);
         break;
     case MSG_GAP:
@@ -201,6 +208,12 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         break;
     case MSG_DONE:
         on_done(c, m, io);
+        break;
+    case MSG_TYPING:
+        presence_on_typing(c, m, io);
+        break;
+    case MSG_PRESENCE:
+        client_emit(c, io, &(struct client_effect){.type = CLIENT_PRESENCE, .m = m});
         break;
     case MSG_REPORT:
         recover_on_report(c, io);
@@ -239,6 +252,7 @@ static void on_background(struct client *c, const struct client_io *io)
         chat_send_acks(c, io);
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = true}, 0);
     }
+    presence_clear(c, io);
     c->background = true;
 }
 
@@ -247,6 +261,7 @@ static void on_foreground(struct client *c, const struct client_io *io)
     if (!c->background)
         return;
     c->background = false;
+    presence_input(c, io);
     c->since_wanted = client_has(c, CLIENT_RESYNC);
     if (c->answer_ns)
         c->answer_ns = io->now.mono_ns + CLIENT_ANSWER_NS;
@@ -269,6 +284,7 @@ static void on_storage_lost(struct client *c, const struct client_io *io)
     abandon(c, REASON_APP_KILLED, io);
     chat_forget_all(c, io->pool);
     recover_forget(c);
+    presence_clear(c, io);
     c->rebuild = client_has(c, CLIENT_RESYNC);
     if (connected)
         c->reconnect_ns = io->now.mono_ns;
@@ -284,6 +300,7 @@ static void on_timer(struct client *c, const struct client_io *io)
         abandon(c, REASON_TIMED_OUT, io);
     if (c->reconnect_ns && c->reconnect_ns <= now && may_connect(c))
         connect_now(c, io);
+    presence_due(c, io);
     if (c->state != CLIENT_READY)
         return;
     if (c->ack_ns && c->ack_ns <= now)
@@ -295,7 +312,9 @@ static void on_timer(struct client *c, const struct client_io *io)
     }
     if (c->beat_ns && c->beat_ns <= now) {
         c->beat_ns = now + c->beat_every_ns;
-        client_send(c, io, &(struct msg){.t = MSG_BEAT}, 0);
+        client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
+        if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
+            client_expect_answer(c, io);
     }
 }
 
@@ -305,6 +324,8 @@ static void arm(struct client *c, const struct client_io *io)
     if (!c->background) {
         if (c->reconnect_ns && may_connect(c))
             at = c->reconnect_ns;
+        if (presence_next(c))
+            earlier(&at, presence_next(c));
         /* a legacy app waits for no answer but that to hello */
         if (c->answer_ns && (client_has(c, CLIENT_RETRY | CLIENT_RESYNC) || c->state == CLIENT_GREETING))
             earlier(&at, c->answer_ns);
@@ -340,10 +361,18 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
     case CLIENT_MESSAGE:
         on_message(c, e->m, io);
         break;
+    case CLIENT_TYPE:
+        presence_type(c, e->chat, io);
+        break;
+    case CLIENT_WATCH:
+        presence_watch_users(c, e->users, e->users_n, io);
+        break;
     case CLIENT_SUBMIT:
+        presence_said(c, io);
         send_submit(c, e, io);
         break;
     case CLIENT_PRESS:
+        presence_input(c, io);
         send_press(c, e, io);
         break;
     case CLIENT_GIVE_UP:

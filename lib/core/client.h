@@ -71,6 +71,12 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_SINCE_MARGIN_US   (10 * 1000000ull)
 #define CLIENT_SYNC_PAGE         200u
 
+#define CLIENT_TYPING_NS       (10 * NS_PER_S)  /* "typing" is never shown longer after it was heard */
+#define CLIENT_TYPING_EVERY_NS (3 * NS_PER_S)   /* who types says so again */
+#define CLIENT_AWAY_NS         (300 * NS_PER_S) /* without input: beat {away} */
+#define CLIENT_TYPISTS_MAX     8u               /* shown at a time, all chats together; more are not shown */
+#define CLIENT_WATCH_MAX       256u             /* users whose presence is asked for */
+
 /* What is done about messages that the server has lost and this device has. */
 enum client_on_gap {
     ON_GAP_OFFER,   /* they are offered: they return to their places */
@@ -103,6 +109,7 @@ void client_pool_init(struct client_pool *p, uint32_t chats_max);
 void client_pool_release(struct client_pool *p);
 
 struct client_chat;
+struct client_presence;
 
 enum client_state {
     CLIENT_OFF,     /* not started */
@@ -120,15 +127,17 @@ struct client {
     uint32_t device;
     uint8_t state, tries; /* tries: reconnects since the last stable connection */
     bool background, offline, rebuild, since_wanted, since_flying, no_return;
-    bool no_sync;       /* this server serves none: holes are passed over */
-    uint16_t syncs;     /* chats with a sync in flight */
-    uint32_t in_flight; /* outbox entries sent and unanswered on this connection */
+    bool no_sync;        /* this server serves none: holes are passed over */
+    uint16_t welcome_ms; /* how long the welcome took: the offset may be so much more */
+    uint16_t syncs;      /* chats with a sync in flight */
+    uint32_t in_flight;  /* outbox entries sent and unanswered on this connection */
     /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats. They stand
      * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
     uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
+    struct client_presence *presence; /* NULL: nobody types, nobody is watched */
     uint64_t ready_ns;
-    int64_t clock_offset_us;        /* server's clock minus ours, from welcome */
+    int64_t clock_offset_us;        /* server's clock minus ours, at least; from welcome */
     uint64_t epoch;                 /* the server's current one */
     uint64_t heard_us;              /* own wall clock of the last frame */
     uint64_t last_ts_us;            /* server's time of the last message */
@@ -154,6 +163,8 @@ enum client_event_type {
     CLIENT_ONLINE,
     CLIENT_STORAGE_LOST, /* cursors are gone (the outbox is not) */
     CLIENT_UNACKED,      /* TCP has had our bytes for too long without an acknowledgement */
+    CLIENT_TYPE,         /* a person types in `chat`: at each key, or once a second */
+    CLIENT_WATCH,        /* whose presence shall be known: users; at most CLIENT_WATCH_MAX */
     CLIENT_STOP,         /* no reconnects any more */
 };
 
@@ -163,6 +174,8 @@ struct client_event {
     struct id id;
     struct id as; /* SUBMIT, PRESS: the id a new message gets (a run is re-enacted); zero: a fresh one */
     uint64_t chat, intent;
+    const uint64_t *users;
+    uint32_t users_n;
     struct slice kind, body;
     int code;
     enum reason reason;
@@ -195,14 +208,18 @@ enum client_effect_type {
     CLIENT_SEND_AGAIN,  /* ON_GAP_ASK: id, chat, kind, body of an own message that the server has lost; "yes"
                            is  CLIENT_PRESS */
     CLIENT_MARKED,      /* ON_GAP_KEEP: id, chat: "may not have been sent" */
-    CLIENT_DISCARDED,   /* ON_GAP_DISCARD: id, chat: no longer shown */
+    CLIENT_TYPING,      /* `user` is shown as typing in `chat`, until at_ns or a later refresh */
+    CLIENT_TYPING_OVER, /* and no longer */
+    CLIENT_PRESENCE,    /* m: what is known of somebody watched */
+    CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
+    CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
 
 struct client_effect {
     enum client_effect_type type;
     const struct msg *m;
     struct id id;
-    uint64_t chat, intent, epoch, seq, at_ns;
+    uint64_t chat, user, intent, epoch, seq, at_ns;
     struct slice kind, body;
     enum reason reason;
     int code;
@@ -232,5 +249,8 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
 
 /* The cursor of a chat, for tests and audits; false: the client knows nothing of it. */
 bool client_cursor(const struct client *c, uint64_t chat, struct claim *out);
+
+/* Is this user shown as typing there? */
+bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user);
 
 #endif

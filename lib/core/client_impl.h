@@ -81,6 +81,22 @@ void recover_on_disconnect(struct client *c);
 void recover_forget(struct client *c);
 bool recover_waits(const struct client *c); /* an answer is owed */
 
+/* client_presence.c */
+void presence_on_typing(struct client *c, const struct msg *m, const struct client_io *io);
+void presence_on_msg(struct client *c, const struct msg *m, const struct client_io *io);
+void presence_on_welcome(struct client *c, const struct client_io *io);
+void presence_on_disconnect(struct client *c, const struct client_io *io);
+void presence_clear(struct client *c, const struct client_io *io); /* nothing is shown any more */
+void presence_forget(struct client *c);
+uint64_t presence_next(const struct client *c); /* when presence_due has something to do; 0: never */
+void presence_due(struct client *c, const struct client_io *io);
+void presence_input(struct client *c, const struct client_io *io); /* the person did something */
+void presence_type(struct client *c, uint64_t chat, const struct client_io *io);
+void presence_said(struct client *c, const struct client_io *io);
+void presence_watch_users(struct client *c, const uint64_t *users, uint32_t n, const struct client_io *io);
+bool presence_watches(const struct client *c);
+bool presence_away(struct client *c, const struct client_io *io);
+
 /* client_send.c */
 /* Give up what was said before then (server's time). */
 void send_discard_before(struct client *c, uint64_t ts_us, const struct client_io *io);

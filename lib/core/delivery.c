@@ -1,4 +1,4 @@
-#include "core/delivery.h"
+#include "core/delivery_impl.h"
 #include "util/mutant.h"
 
 #include <stdlib.h>
@@ -15,6 +15,8 @@ void delivery_release(struct delivery *d)
 {
     free(d->cursors);
     free(d->unsaved);
+    free(d->uncounted);
+    sequential_release(d);
     buf_release(&d->scratch);
 }
 
@@ -42,7 +44,7 @@ int delivery_parse(unsigned *features, const char *text, struct err_ctx *ctx)
     return 0;
 }
 
-static struct shared_frame *encode(struct delivery *d, enum proto_codec codec, const struct msg *m)
+struct shared_frame *delivery_encode(struct delivery *d, enum proto_codec codec, const struct msg *m)
 {
     buf_reset(&d->scratch);
     proto_encode_as(&d->scratch, codec, m);
@@ -58,7 +60,7 @@ static struct shared_frame *encode(struct delivery *d, enum proto_codec codec, c
     return f;
 }
 
-static void queue_frame(struct delivery *d, struct session *s, struct shared_frame *f)
+void delivery_queue(struct delivery *d, struct session *s, struct shared_frame *f)
 {
     s->queued_bytes += f->len;
     struct effect e = {.kind = EFFECT_SEND, .link = s->link, .frame = f};
@@ -67,10 +69,10 @@ static void queue_frame(struct delivery *d, struct session *s, struct shared_fra
 
 void delivery_send(struct delivery *d, struct session *s, const struct msg *m)
 {
-    struct shared_frame *f = encode(d, s->codec, m);
+    struct shared_frame *f = delivery_encode(d, s->codec, m);
     if (!f)
         return;
-    queue_frame(d, s, f);
+    delivery_queue(d, s, f);
     shared_frame_unref(f);
 }
 
@@ -89,16 +91,11 @@ void delivery_entry_msg(struct msg *m, const struct entry *e)
     memcpy(m->tag, e->tag, sizeof e->tag);
 }
 
-static struct shared_frame *encode_entry(struct delivery *d, enum proto_codec codec, const struct entry *e)
+struct shared_frame *delivery_encode_entry(struct delivery *d, enum proto_codec codec, const struct entry *e)
 {
     struct msg m;
     delivery_entry_msg(&m, e);
-    return encode(d, codec, &m);
-}
-
-static struct session *session_of(const struct delivery *d, const struct sub *sub)
-{
-    return registry_session(d->registry, sub->session);
+    return delivery_encode(d, codec, &m);
 }
 
 static uint32_t *unacked_ms(const struct delivery *d, uint32_t session)
@@ -118,26 +115,54 @@ static void tell_gap(struct delivery *d, struct session *s, uint64_t chat, uint6
 
 static void announce_gap(struct delivery *d, struct sub *sub, uint64_t from, uint64_t to, const char *reason)
 {
-    tell_gap(d, session_of(d, sub), sub_chat(d->registry, sub)->id, from, to, reason);
+    tell_gap(d, delivery_session(d, sub), sub_chat(d->registry, sub)->id, from, to, reason);
 }
 
-/* Hand one entry to one position. */
-static void push(struct delivery *d, struct sub *sub, uint64_t seq, struct shared_frame *f)
+void delivery_push(struct delivery *d, struct sub *sub, uint64_t seq, struct shared_frame *f)
 {
-    struct session *s = session_of(d, sub);
+    struct session *s = delivery_session(d, sub);
     if (seq > sub->pushed + 1 && (d->config.features & DELIVERY_ACK))
         announce_gap(d, sub, sub->pushed + 1, seq - 1, "epoch");
     uint32_t *unacked = unacked_ms(d, sub->session);
     if (sub->acked == sub->pushed && (d->config.features & DELIVERY_ACK) && !*unacked)
         *unacked = clock_ms(d->io->now.mono_ns);
     sub->pushed = seq;
-    queue_frame(d, s, f);
+    delivery_queue(d, s, f);
     d->counters->pushed++;
 }
 
 static bool has_room(const struct delivery *d, const struct session *s)
 {
     return s->queued_bytes < d->config.queue_bytes_max;
+}
+
+/* It was pushed something and has acknowledged nothing for too long: the link is worse than the chat is busy.
+ * What is on its way goes first; the rest waits in the log and not in a socket's buffer. */
+static bool lags(const struct delivery *d, const struct session *s)
+{
+    uint32_t since = *unacked_ms(d, session_number(d->registry, s));
+    return d->config.slow_ms && since && since != CLOCK_GREETING &&
+           clock_ms(d->io->now.mono_ns) - since >= d->config.slow_ms;
+}
+
+bool delivery_keeps_up(struct delivery *d, struct sub *sub, const struct chat *c, uint64_t seq,
+                       const struct id *id)
+{
+    struct session *s = delivery_session(d, sub);
+    bool one_push = !(d->config.features & DELIVERY_ACK);
+    if (has_room(d, s) && !lags(d, s))
+        return true;
+    d->counters->slow_skips++;
+    trace_lane_emit(d->io->trace, &s->lane,
+                    &(struct trace_event){.id = *id,
+                                          .chat = c->id,
+                                          .user = session_user(d->registry, s)->id,
+                                          .arg = one_push ? seq : s->queued_bytes,
+                                          .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
+                                          .reason = REASON_SLOW});
+    if (!one_push)
+        session_behind_push(d->registry, s, sub);
+    return false;
 }
 
 int delivery_subscribe(struct delivery *d, struct session *s, struct chat *c, uint64_t after,
@@ -208,11 +233,8 @@ static void fetch_session(const struct delivery *d, uint32_t sub)
 
 void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
 {
-    /* hot path: no allocation besides the shared frames, no lock, no system call */
     bool one_push = !(d->config.features & DELIVERY_ACK);
     bool only_path = one_push && !(d->config.features & DELIVERY_RESYNC); /* no `sync` brings it after all */
-    uint32_t from = (uint32_t)(origin >> 32);
-    struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     if (e->op == ENTRY_MESSAGE && trace_wants(d->io->trace, e->sender))
         trace_emit(d->io->trace, &(struct trace_event){.id = e->id,
                                                        .chat = c->id,
@@ -222,6 +244,16 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
                                                        .flags = only_path ? TRACE_FLAG_ONE_PUSH : 0});
     if (one_push && e->op == ENTRY_MESSAGE)
         count_missed(d, c, e);
+    delivery_fan_out_quietly(d, c, e, origin);
+}
+
+void delivery_fan_out_quietly(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin)
+{
+    /* hot path: no allocation besides the shared frames, no lock, no system call */
+    bool one_push = !(d->config.features & DELIVERY_ACK);
+    bool one_by_one = d->config.sequential_ns != 0, passive = false;
+    uint32_t from = (uint32_t)(origin >> 32);
+    struct shared_frame *frames[PROTO_CODECS] = {0}; /* encoded once for all who speak it, if anybody does */
     for (uint32_t i = 0; i < c->subs_n && i < AHEAD; i++)
         slab_fetch(&d->registry->subs, c->subs[i]);
     for (uint32_t i = 0; i < c->subs_n && i < AHEAD / 2; i++)
@@ -232,12 +264,15 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
         if (i + AHEAD / 2 < c->subs_n)
             fetch_session(d, c->subs[i + AHEAD / 2]);
         struct sub *sub = registry_sub(d->registry, c->subs[i]);
-        if (!sub->live || sub->pushed >= e->seq)
+        passive |= sub->passive;
+        if (!sub->live || sub->passive || sub->pushed >= e->seq)
             continue;
-        struct session *s = session_of(d, sub);
+        struct session *s = delivery_session(d, sub);
         if (sub->session == from &&
             s->lane.conn ==
                 (uint32_t)origin) { /* the sender's device knows its own message: `accepted` tells the seq */
+            if (one_by_one && e->seq > sub->pushed + 1)
+                continue; /* what stands before it is still on its way */
             if (e->seq > sub->pushed + 1 && !one_push)
                 announce_gap(d, sub, sub->pushed + 1, e->seq - 1, "epoch");
             if (sub->acked == sub->pushed)
@@ -245,25 +280,37 @@ void delivery_fan_out(struct delivery *d, struct chat *c, const struct entry *e,
             sub->pushed = e->seq;
             continue;
         }
-        if (!has_room(d, s)) {
-            d->counters->slow_skips++;
-            trace_lane_emit(
-                d->io->trace, &s->lane,
-                &(struct trace_event){.id = e->id,
-                                      .chat = c->id,
-                                      .user = session_user(d->registry, s)->id,
-                                      .arg = s->queued_bytes,
-                                      .hop = one_push ? HOP_SERVER_PUSH_DROP : HOP_SERVER_SLOW_SKIP,
-                                      .reason = REASON_SLOW});
-            if (!one_push)
-                session_behind_push(d->registry, s, sub);
+        if (one_by_one || !delivery_keeps_up(d, sub, c, e->seq, &e->id))
             continue;
-        }
-        if (!frames[s->codec] && !(frames[s->codec] = encode_entry(d, s->codec, e))) {
+        if (!frames[s->codec] && !(frames[s->codec] = delivery_encode_entry(d, s->codec, e))) {
             session_behind_push(d->registry, s, sub); /* no memory: it is read later */
             continue;
         }
-        push(d, sub, e->seq, frames[s->codec]);
+        delivery_push(d, sub, e->seq, frames[s->codec]);
+    }
+    for (int i = 0; i < PROTO_CODECS; i++)
+        shared_frame_unref(frames[i]);
+    if (passive)
+        passive_note(d, c);
+    if (one_by_one)
+        sequential_add(d, c, e);
+}
+
+void delivery_tick(struct delivery *d)
+{
+    sequential_go_on(d);
+    passive_tell(d);
+}
+
+void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m, uint64_t but_user)
+{
+    struct shared_frame *frames[PROTO_CODECS] = {0};
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct session *s = delivery_session(d, registry_sub(d->registry, c->subs[i]));
+        if (!has_room(d, s) || session_user(d->registry, s)->id == but_user)
+            continue;
+        if (frames[s->codec] || (frames[s->codec] = delivery_encode(d, s->codec, m)))
+            delivery_queue(d, s, frames[s->codec]);
     }
     for (int i = 0; i < PROTO_CODECS; i++)
         shared_frame_unref(frames[i]);
@@ -322,7 +369,7 @@ static bool sync_start(struct delivery *d, struct session *s)
 void delivery_pump(struct delivery *d, struct session *s)
 {
     while (!s->reading && s->state == SESSION_READY && has_room(d, s)) {
-        struct sub *sub = session_behind_pop(d->registry, s);
+        struct sub *sub = lags(d, s) ? NULL : session_behind_pop(d->registry, s);
         if (!sub) {
             const struct session_extra *x = session_extra(d->registry, s, false);
             if (!x || !x->sync_first || sync_start(d, s))
@@ -330,7 +377,7 @@ void delivery_pump(struct delivery *d, struct session *s)
             continue;
         }
         const struct chat *c = sub_chat(d->registry, sub);
-        if (sub->pushed >= c->durable) {
+        if (sub->pushed >= c->durable || sub->passive) { /* a passive one reads when it is shown again */
             sub->live = true;
             continue;
         }
@@ -354,13 +401,13 @@ static void sync_page(struct delivery *d, struct session *s, struct read_job *jo
     size_t i = 0;
     for (; i < job->entries.n && sync->left; i++) {
         uint64_t seq = job->entries.list[i].seq;
-        struct shared_frame *f = encode_entry(d, s->codec, &job->entries.list[i]);
+        struct shared_frame *f = delivery_encode_entry(d, s->codec, &job->entries.list[i]);
         if (!f)
             break;
         /* Between epochs there is nothing, and who asks may not have kept what it was told of that. */
         if (seq > sync->after + 1)
             tell_gap(d, s, sync->chat, sync->after + 1, seq - 1, "epoch");
-        queue_frame(d, s, f);
+        delivery_queue(d, s, f);
         shared_frame_unref(f);
         sync->after = job->entries.list[i].seq;
         sync->left--;
@@ -384,7 +431,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
             continue;
         if (!has_room(d, s))
             break;
-        struct shared_frame *f = encode_entry(d, s->codec, e);
+        struct shared_frame *f = delivery_encode_entry(d, s->codec, e);
         if (!f)
             break;
         f->catchup = 1;
@@ -395,7 +442,7 @@ static void catchup_page(struct delivery *d, struct session *s, struct read_job 
                                               .device = s->device,
                                               .arg = e->seq,
                                               .hop = HOP_SERVER_REDELIVER});
-        push(d, sub, e->seq, f);
+        delivery_push(d, sub, e->seq, f);
         d->counters->pushed_catchup++;
         shared_frame_unref(f);
     }
@@ -420,7 +467,7 @@ void delivery_read_done(struct delivery *d, struct session *s, struct read_job *
         else {
             struct chat *c = registry_chat(d->registry, job->chat);
             struct sub *sub = c ? session_sub(d->registry, s, c) : NULL;
-            if (sub)
+            if (sub && job->rc != ERR_TIMEOUT)            /* else the owner is away: delivery_revive */
                 session_behind_push(d->registry, s, sub); /* the tick pumps again */
         }
         return;
@@ -432,12 +479,26 @@ void delivery_read_done(struct delivery *d, struct session *s, struct read_job *
     delivery_pump(d, s);
 }
 
+void delivery_revive(struct delivery *d, struct chat *c)
+{
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct sub *sub = registry_sub(d->registry, c->subs[i]);
+        struct session *s = delivery_session(d, sub);
+        if (sub->live || sub->behind)
+            continue;
+        session_behind_push(d->registry, s, sub);
+        delivery_pump(d, s);
+    }
+}
+
 void delivery_written(struct delivery *d, struct session *s, uint32_t bytes)
 {
     bool was_full = s->queued_bytes >= d->config.queue_bytes_max / 2;
     s->queued_bytes = s->queued_bytes > bytes ? s->queued_bytes - bytes : 0;
     if (was_full && s->queued_bytes < d->config.queue_bytes_max / 2)
         delivery_pump(d, s);
+    if (d->rounds)
+        sequential_go_on(d);
 }
 
 /* Note that (chat, user, device) has a cursor to save. Without memory it isn't: that costs a redelivery. */
@@ -459,7 +520,7 @@ static void note_cursor(struct delivery *d, struct sub *sub)
 
 static struct cursor cursor_of(const struct delivery *d, const struct sub *sub)
 {
-    const struct session *s = session_of(d, sub);
+    const struct session *s = delivery_session(d, sub);
     const struct chat *c = sub_chat(d->registry, sub);
     return (struct cursor){.chat = c->id,
                            .user = session_user(d->registry, s)->id,
@@ -480,6 +541,12 @@ static int keep_cursors(struct delivery *d, size_t more)
     d->cursors = p;
     d->cursors_cap = cap;
     return 0;
+}
+
+void delivery_add_cursor(struct delivery *d, const struct cursor *c)
+{
+    if (d->cursors_n < 4 * DELIVERY_CURSORS && !keep_cursors(d, 1))
+        d->cursors[d->cursors_n++] = *c;
 }
 
 static bool anything_unacked(const struct delivery *d, const struct session *s)
@@ -515,6 +582,8 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
                                               .arg = seq,
                                               .hop = HOP_SERVER_DELIVERED});
     *unacked_ms(d, sub->session) = anything_unacked(d, s) ? clock_ms(d->io->now.mono_ns) : 0;
+    if (s->behind)
+        delivery_pump(d, s);
 }
 
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job)
@@ -539,18 +608,26 @@ int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *
 
 /* The list of unsaved ones keeps the number: it is passed over there, or stands for the next position that
  * has it. */
-void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub)
+static void drop_position(struct delivery *d, struct session *s, struct sub *sub)
 {
     if (sub->unsaved && !keep_cursors(d, 1))
         d->cursors[d->cursors_n++] = cursor_of(d, sub);
     session_sub_drop(d->registry, s, sub);
 }
 
+void delivery_unsubscribe(struct delivery *d, struct session *s, struct sub *sub)
+{
+    uint32_t *unacked = unacked_ms(d, sub->session);
+    drop_position(d, s, sub);
+    if (*unacked && *unacked != CLOCK_GREETING && !anything_unacked(d, s))
+        *unacked = 0; /* what was pushed there will not be acknowledged */
+}
+
 void delivery_forget(struct delivery *d, struct session *s)
 {
     *unacked_ms(d, session_number(d->registry, s)) = 0;
     while (s->subs)
-        delivery_unsubscribe(d, s, registry_sub(d->registry, s->subs));
+        drop_position(d, s, registry_sub(d->registry, s->subs));
     struct session_extra *x = session_extra(d->registry, s, false);
     if (!x)
         return;
@@ -562,9 +639,9 @@ void delivery_forget(struct delivery *d, struct session *s)
     session_extra_trim(d->registry, s);
 }
 
-struct cursor *delivery_take_cursors(struct delivery *d, size_t *n)
+struct cursor *delivery_take_cursors(struct delivery *d, size_t most, size_t *n)
 {
-    size_t left = d->unsaved_n - d->unsaved_first, take = left < DELIVERY_CURSORS ? left : DELIVERY_CURSORS;
+    size_t left = d->unsaved_n - d->unsaved_first, take = left < most ? left : most;
     if (take && keep_cursors(d, take))
         take = 0;
     for (size_t i = 0; i < take; i++) {

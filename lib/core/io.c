@@ -5,9 +5,8 @@
 
 #define LOG_TEXT_MAX (8u << 20) /* one page of a log read, kinds and bodies */
 
-static bool keep_entry(void *arg, const struct entry *e)
+bool log_entries_add(struct log_entries *l, const struct entry *e)
 {
-    struct log_entries *l = arg;
     size_t need = (size_t)e->kind_len + e->body_len;
     if (l->text_len + need > LOG_TEXT_MAX)
         return false;
@@ -40,8 +39,12 @@ static bool keep_entry(void *arg, const struct entry *e)
     return true;
 }
 
-/* The text block has stopped moving: point the entries into it. */
-static void settle(struct log_entries *l)
+static bool keep_entry(void *arg, const struct entry *e)
+{
+    return log_entries_add(arg, e);
+}
+
+void log_entries_settle(struct log_entries *l)
 {
     size_t at = 0;
     for (size_t i = 0; i < l->n; i++) {
@@ -63,7 +66,7 @@ static int read_log(struct store *s, struct read_job *job, struct err_ctx *err)
     }
     int rc = store_read(s, job->chat, job->after, job->upto, job->limit, job->bytes_max, keep_entry,
                         &job->entries, err);
-    settle(&job->entries);
+    log_entries_settle(&job->entries);
     return rc ? rc : job->entries.failed ? ERR_NOMEM : 0;
 }
 

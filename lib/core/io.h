@@ -23,6 +23,7 @@ enum effect_kind {
     EFFECT_COMMIT,     /* run `commit` on the commit thread */
     EFFECT_READ,       /* run `read` on the reader thread */
     EFFECT_HTTP_REPLY, /* answer request `request` with `status` and `frame` (JSON) */
+    EFFECT_BUS,        /* send `data` to node `to` (bus/bus.h); copied during the call */
 };
 
 /* A new epoch to begin, in place of a batch (store_begin_epoch). */
@@ -54,6 +55,11 @@ struct log_entries { /* entries with their kinds and bodies in one block */
     size_t text_len, text_cap;
     bool failed; /* out of memory: the page is not whole */
 };
+
+/* Copy an entry to the end; false: no memory (`failed`), or the page is full. Pointers into the list are good
+ * after the settling, when its text has stopped moving. */
+bool log_entries_add(struct log_entries *l, const struct entry *e);
+void log_entries_settle(struct log_entries *l);
 
 /* One read. The asker fills the inputs and `owner`; job_run fills rc and the outputs; the asker frees it. */
 struct read_job {
@@ -101,6 +107,9 @@ struct effect {
     uint64_t request;
     struct commit_job *commit;
     struct read_job *read;
+    const char *data;
+    size_t len;
+    uint16_t to;
 };
 
 struct io {

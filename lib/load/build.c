@@ -13,7 +13,7 @@ static int check(const struct load_population *p, struct err_ctx *ctx)
     if (p->chat_size < 2 || p->chat_size > PROTO_USERS_MAX)
         return err_set(ctx, ERR_INVALID, "population %s: a chat has 2 to %u members, not %u", p->name,
                        PROTO_USERS_MAX, p->chat_size);
-    if (p->clients < 2)
+    if (p->clients < 2 && !p->joins)
         return err_set(ctx, ERR_INVALID, "population %s: one phone alone has nobody to chat with", p->name);
     if (!p->chats_per_client || p->chats_per_client > 1000)
         return err_set(ctx, ERR_INVALID, "population %s: 1 to 1000 chats per client, not %u", p->name,
@@ -34,22 +34,32 @@ static uint32_t groups_of(uint32_t n, uint32_t size)
     return n % size == 1 && groups > 1 ? groups - 1 : groups;
 }
 
+/* Phones of population `number` and of those that join it. */
+static uint32_t pool_of(const struct load *l, uint32_t number)
+{
+    uint32_t n = l->populations_cfg[number].clients;
+    while (++number < l->cfg.populations_n && l->populations_cfg[number].joins)
+        n += l->populations_cfg[number].clients;
+    return n;
+}
+
 static void group_up(struct load *l, uint32_t number, uint32_t *order, uint32_t *member_at)
 {
-    struct population *p = &l->populations[number];
+    const struct population *p = &l->populations[number];
+    uint32_t n = pool_of(l, number);
     for (uint32_t round = 0; round < p->cfg->chats_per_client; round++) {
         struct rng rng;
         rng_seed_stream(&rng, l->cfg.seed, STREAM_GROUPS + number * 1024 + round);
-        for (uint32_t i = 0; i < p->n; i++)
+        for (uint32_t i = 0; i < n; i++)
             order[i] = p->first + i;
-        for (uint32_t i = p->n; round && i > 1; i--) { /* Fisher-Yates */
+        for (uint32_t i = n; round && i > 1; i--) { /* Fisher-Yates */
             uint32_t j = (uint32_t)rng_below(&rng, i), t = order[i - 1];
             order[i - 1] = order[j];
             order[j] = t;
         }
-        uint32_t groups = groups_of(p->n, p->cfg->chat_size);
+        uint32_t groups = groups_of(n, p->cfg->chat_size);
         for (uint32_t g = 0; g < groups; g++) {
-            uint32_t from = g * p->cfg->chat_size, to = g + 1 == groups ? p->n : from + p->cfg->chat_size;
+            uint32_t from = g * p->cfg->chat_size, to = g + 1 == groups ? n : from + p->cfg->chat_size;
             l->chats[l->chats_n] = (struct load_chat){.first = *member_at, .members = to - from};
             for (uint32_t i = from; i < to; i++) {
                 struct load_phone *phone = &l->phones[order[i]];
@@ -118,7 +128,11 @@ int build_all(struct load *l, struct err_ctx *ctx)
         return err_set(ctx, ERR_INVALID, "1 to %u populations and at most %u faults are possible",
                        LOAD_POPULATIONS_MAX, LOAD_FAULTS_MAX);
     for (uint32_t i = 0; i < l->cfg.populations_n; i++) {
-        const struct load_population *c = &l->populations_cfg[i];
+        struct load_population *c = &l->populations_cfg[i];
+        if (c->joins && i) {
+            c->chat_size = c[-1].chat_size;
+            c->chats_per_client = c[-1].chats_per_client;
+        }
         int rc = l->cfg.script ? 0 : check(c, ctx);
         if (rc)
             return rc;
@@ -127,10 +141,12 @@ int build_all(struct load *l, struct err_ctx *ctx)
         l->populations[i].first = l->phones_n;
         l->populations[i].n = c->clients;
         l->phones_n += c->clients;
-        most = c->clients > most ? c->clients : most;
+        uint32_t pool = pool_of(l, i);
+        most = pool > most ? pool : most;
         if (l->cfg.script)
             continue;
-        chats += c->chats_per_client * groups_of(c->clients, c->chat_size);
+        if (!c->joins || !i)
+            chats += c->chats_per_client * groups_of(pool, c->chat_size);
         seats += c->chats_per_client * c->clients;
     }
     if (l->cfg.script) {
@@ -148,9 +164,10 @@ int build_all(struct load *l, struct err_ctx *ctx)
             l->phones[l->populations[i].first + k].chats = l->memberships + at;
             at += l->populations_cfg[i].chats_per_client;
         }
-        if (!rc)
-            group_up(l, i, order, &member_at);
     }
+    for (uint32_t i = 0; i < l->cfg.populations_n && !rc && !l->cfg.script; i++)
+        if (!l->populations_cfg[i].joins || !i)
+            group_up(l, i, order, &member_at);
     free(order);
     if (!rc && l->cfg.script)
         rc = script_build(l, ctx);

@@ -329,6 +329,10 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
     case CLIENT_SEND_AGAIN:
     case CLIENT_MARKED:
     case CLIENT_DISCARDED:
+    case CLIENT_TYPING: /* these phones watch nobody */
+    case CLIENT_TYPING_OVER:
+    case CLIENT_PRESENCE:
+    case CLIENT_PRESENCE_LOST:
         break;
     }
 }

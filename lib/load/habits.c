@@ -184,6 +184,7 @@ void habit_init(struct load_phone *p)
     p->habit.fire = on_habit;
     p->network.fire = on_network;
     p->kill.fire = on_kill;
+    typing_habit_init(p);
 }
 
 void habits_start(struct load_phone *p)
@@ -191,6 +192,7 @@ void habits_start(struct load_phone *p)
     const struct load_habits *h = habits_of(p);
     after_about(p, &p->habit, h->background_every);
     after_about(p, &p->network, h->network_change_every);
+    typing_habit_start(p);
 }
 
 /* Healing: nobody leaves any more, and those who are away come back now. */
@@ -198,6 +200,7 @@ void habits_stop(struct load_phone *p)
 {
     after(p, &p->habit, 0);
     after(p, &p->network, 0);
+    typing_habit_stop(p);
     p->cut_next = false;
     press_clear(p);
     online(p);

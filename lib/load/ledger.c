@@ -92,7 +92,10 @@ int ledger_sent(struct ledger *l, const struct ledger_sent *s)
     l->bits_n += words;
     l->n++;
     l->counts[s->population].sent++;
-    l->counts[s->population].expected += s->members - 1;
+    for (uint32_t i = 0; s->owed && i < l->populations; i++)
+        l->counts[i].expected += s->owed[i];
+    if (!s->owed)
+        l->counts[s->population].expected += s->members - 1;
     return 0;
 }
 
@@ -127,13 +130,13 @@ static bool shown(const struct ledger *l, const struct ledger_message *m, uint32
     return l->bits[m->bits + member / 64] >> (member % 64) & 1;
 }
 
-enum ledger_seen ledger_surfaced(struct ledger *l, const struct id *id, uint32_t member, bool forgotten,
-                                 uint64_t now_ns)
+enum ledger_seen ledger_surfaced(struct ledger *l, const struct id *id, uint32_t member, uint32_t population,
+                                 bool forgotten, uint64_t now_ns)
 {
     struct ledger_message *m = find(l, id);
     if (!m || member >= m->members || member == m->sender)
         return LEDGER_UNKNOWN;
-    struct ledger_counts *c = &l->counts[m->population];
+    struct ledger_counts *c = &l->counts[population];
     if (shown(l, m, member)) {
         if (forgotten)
             return LEDGER_RESHOWN;
@@ -150,7 +153,7 @@ enum ledger_seen ledger_surfaced(struct ledger *l, const struct id *id, uint32_t
     m->surfaced++;
     c->delivered++;
     if (m->accepted)
-        c->missing--;
+        l->counts[m->population].missing--;
     hist_add(&c->latency_us, late_us(m, now_ns));
     return LEDGER_FIRST;
 }

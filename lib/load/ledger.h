@@ -2,7 +2,8 @@
  * how late after the person's intent. The ledger is the phones' own; nothing in it comes from the server's
  * word.
  *
- * A pair is (message id, recipient). A message that was given up still counts as expected: to the person it
+ * A pair is (message id, recipient). Sent, accepted and missing count with the sender's population, expected
+ * and delivered with the recipient's. A message that was given up still counts as expected: to the person it
  * is lost. Memory: 72 bytes a message, a bit a member, an index of 32 bytes; at most `messages_max`. Must not
  * know: sockets. */
 #ifndef LOAD_LEDGER_H
@@ -45,6 +46,7 @@ struct ledger_sent {
     const struct id *again; /* the same intent was sent under this id before, or NULL */
     uint64_t intent, intended_ns;
     uint32_t population, members, sender; /* sender: place among the members */
+    const uint32_t *owed;                 /* recipients in each population; NULL: all in `population` */
 };
 /* ERR_LIMIT: messages_max is reached; ERR_NOMEM; ERR_EXISTS. */
 int ledger_sent(struct ledger *l, const struct ledger_sent *s);
@@ -58,8 +60,8 @@ enum ledger_seen {
     LEDGER_DUPLICATE,
     LEDGER_RESHOWN, /* again, on a phone that had lost it (`forgotten`) */
 };
-/* `member` is the place of the phone that shows it. */
-enum ledger_seen ledger_surfaced(struct ledger *l, const struct id *id, uint32_t member, bool forgotten,
-                                 uint64_t now_ns);
+/* `member` is the place of the phone that shows it, `population` its own: there it counts. */
+enum ledger_seen ledger_surfaced(struct ledger *l, const struct id *id, uint32_t member, uint32_t population,
+                                 bool forgotten, uint64_t now_ns);
 
 #endif

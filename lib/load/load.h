@@ -32,6 +32,7 @@ struct load_habits {
     uint64_t network_change_every, network_change_gap /* fixed */;
     uint64_t resend_after; /* fixed */
     uint32_t resend_share_ppm, storage_loss_ppm;
+    uint64_t typing_every, typing_for; /* begins to type in one of its chats; and thinks better of it */
 };
 
 struct load_population {
@@ -41,6 +42,7 @@ struct load_population {
     uint8_t features;          /* enum client_feature */
     uint64_t rate_per_1000s;   /* messages of the whole population */
     uint32_t chat_size;        /* 2 .. PROTO_USERS_MAX */
+    bool joins;                /* its phones are in the chats of the population before it */
     uint32_t chats_per_client; /* groupings: the first is consecutive, the others are shuffled */
     uint32_t body_min, body_max;
     const char *texts; /* file, or NULL */

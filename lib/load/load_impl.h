@@ -61,11 +61,14 @@ struct load_phone {
     struct trace_lane lane; /* conn 0: no handshake yet */
     struct timer wake, habit, network, kill, lost;
     struct membership *chats;
-    struct press *waiting;         /* presses whose time runs */
-    struct press *unticked;        /* legacy: written, not acknowledged by TCP */
-    struct map *shown;             /* ids shown since the storage was lost; NULL: it never was */
-    uint64_t acked;                /* last sample of what TCP has acknowledged */
-    uint64_t acked_seen, acked_ns; /* when it last moved */
+    struct press *waiting;   /* presses whose time runs */
+    struct press *unticked;  /* legacy: written, not acknowledged by TCP */
+    struct map *shown;       /* ids shown since the storage was lost; NULL: it never was */
+    struct timer type, back; /* back: a second after it is ready */
+    uint64_t typing_chat, typing_since_ns, typing_until_ns, key_ns,
+        said_ns;                                       /* key: the last one; chat 0: it never typed */
+    uint64_t acked;                                    /* last sample of what TCP has acknowledged */
+    uint64_t acked_seen, acked_ns;                     /* when it last moved */
     uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;
@@ -89,8 +92,11 @@ struct population {
     uint32_t first, n; /* phones */
     uint32_t *awake;   /* phones in the foreground */
     uint32_t awake_n;
-    uint64_t surfaced_ns;  /* last time anything did */
-    uint64_t nobody_awake; /* arrivals without anybody to type */
+    uint64_t surfaced_ns;        /* last time anything did */
+    uint64_t nobody_awake;       /* arrivals without anybody to type */
+    struct hist typing_stale_us; /* of those shown: since the typist's last key, when it was over */
+    uint64_t typing_shown, typing_back, typing_missed; /* back: typed on when somebody came back; missed: and
+                                                          was not shown to them within a second */
 };
 
 enum load_phase { PHASE_IDLE, PHASE_SETUP, PHASE_LOAD, PHASE_DRAIN, PHASE_END };
@@ -107,6 +113,7 @@ struct load {
     uint32_t chats_n;
     uint32_t *members;
     struct membership *memberships;
+    uint32_t owed[LOAD_POPULATIONS_MAX]; /* of the message in hand */
     struct ledger ledger;
     struct diary *diary;
     struct copies copies;
@@ -215,6 +222,13 @@ void press_untick(struct load_phone *p, const struct id *id, uint64_t chat, uint
 /* What TCP has acknowledged is ticked; `broken`: the rest will never be. */
 void press_tick(struct load_phone *p, bool broken);
 void press_clear(struct load_phone *p);
+
+/* typing.c: people who type, and what others are shown of it */
+void typing_habit_init(struct load_phone *p);
+void typing_habit_start(struct load_phone *p);
+void typing_habit_stop(struct load_phone *p);
+void typing_effect(struct load_phone *p, const struct client_effect *e);
+void typing_on_ready(struct load_phone *p);
 
 /* load.c */
 void load_fail(struct load *l, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -24,8 +24,11 @@ void phone_step(struct load_phone *p, const struct client_event *e)
     load_now(l);
     l->io.rng = &p->rng;
     l->outboxes -= p->client.outbox.count;
+    bool was = p->client.state == CLIENT_READY;
     client_step(&p->client, e, &l->io);
     l->outboxes += p->client.outbox.count;
+    if (p->client.state == CLIENT_READY && !was)
+        typing_on_ready(p);
     if (p->client.state == CLIENT_READY && !p->was_ready) {
         p->was_ready = true;
         load_on_ready(p);
@@ -269,6 +272,18 @@ struct membership *phone_membership(struct load_phone *p, uint64_t chat)
     return NULL;
 }
 
+/* How many of a chat's other members each population has. */
+static const uint32_t *owed_to(struct load_phone *p, const struct membership *ms)
+{
+    struct load *l = p->load;
+    const struct load_chat *c = &l->chats[ms->chat];
+    memset(l->owed, 0, sizeof l->owed);
+    for (uint32_t i = 0; i < c->members; i++)
+        l->owed[l->phones[l->members[c->first + i]].population]++;
+    l->owed[p->population]--;
+    return l->owed;
+}
+
 /* A new id for something a person means: owed to the others from now on. */
 static void on_new_id(struct load_phone *p, const struct client_effect *e, bool again)
 {
@@ -281,7 +296,8 @@ static void on_new_id(struct load_phone *p, const struct client_effect *e, bool 
                                .intended_ns = l->intended_ns,
                                .population = p->population,
                                .members = ms ? l->chats[ms->chat].members : 1,
-                               .sender = ms ? ms->place : 0};
+                               .sender = ms ? ms->place : 0,
+                               .owed = ms ? owed_to(p, ms) : NULL};
     int rc = ledger_sent(&l->ledger, &sent);
     if (rc)
         load_fail(l, rc, "the ledger holds %u messages and takes no more", l->ledger.n);
@@ -353,7 +369,7 @@ static void on_surface(struct load_phone *p, const struct msg *m)
     if (p->shown && !map_put(p->shown, &m->id, &fresh))
         fresh = true;
     enum ledger_seen seen =
-        ledger_surfaced(&l->ledger, &m->id, ms->place, forgotten && fresh, l->io.now.mono_ns);
+        ledger_surfaced(&l->ledger, &m->id, ms->place, p->population, forgotten && fresh, l->io.now.mono_ns);
     /* what comes back from an earlier epoch comes late by the rules */
     if (seen == LEDGER_FIRST && m->seq < ms->top && m->epoch == ms->epoch)
         l->ledger.counts[p->population].reordered++;
@@ -409,6 +425,7 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
         timers_set(&l->timers, &p->wake, e->at_ns);
         break;
     case CLIENT_SUBMITTED:
+        p->said_ns = l->io.now.mono_ns;
         on_new_id(p, e, false);
         phone_trace(p, false,
                     (struct trace_event){.hop = HOP_CLIENT_SUBMIT,
@@ -447,6 +464,12 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
                       (unsigned long long)c->user, close_code_text(e->code), e->code);
         break;
     case CLIENT_GAP:
+    case CLIENT_PRESENCE:
+    case CLIENT_PRESENCE_LOST:
+        break;
+    case CLIENT_TYPING:
+    case CLIENT_TYPING_OVER:
+        typing_effect(p, e);
         break;
     default:
         keep_effect(p, e);

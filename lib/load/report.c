@@ -88,6 +88,13 @@ static void one_population(const struct load *l, uint32_t i, struct buf *out)
         buf_str(out, ",\"ratio\":null");
     times(out, "latency_ms", &c->latency_us);
     times(out, "accept_ms", &c->accept_us);
+    const struct population *p = &l->populations[i];
+    if (l->populations_cfg[i].habits.typing_every) {
+        times(out, "typing_stale_ms", &p->typing_stale_us);
+        buf_printf(out,
+                   ",\"typing_shown\":%" PRIu64 ",\"typing_back\":%" PRIu64 ",\"typing_missed\":%" PRIu64,
+                   p->typing_shown, p->typing_back, p->typing_missed);
+    }
     buf_str(out, ",\"send_lag_ms_p99\":");
     ms(out, hist_quantile(&c->lag_us, 9900));
     buf_char(out, '}');

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CURSOR_SAVE_NS NS_PER_S
-#define SWEEP_TICKS    50  /* a round of the clocks takes so many ticks (of 20 ms) */
-#define SWEEP_LEAST    64u /* clocks a tick, beside its share of them */
+#define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
+#define CURSORS_FEW    32u      /* not worth a batch before that */
+#define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
+#define SWEEP_TICKS    50       /* a round of the clocks takes so many ticks (of 20 ms) */
+#define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)
 {
@@ -22,6 +24,7 @@ struct node_limits node_limits_default(void)
                                 .body_max = PROTO_BODY_MAX,
                                 .chats_max = PROTO_CLAIMS_MAX,
                                 .queue_bytes = 1u << 20,
+                                .slow_ms = 5000,
                                 .requests_per_sync = 1000,
                                 .backlog_max = 10000};
 }
@@ -37,18 +40,26 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     registry_init(&n->registry, rng_u64(&n->io.rng));
     n->registry.chats_max = c->limits.chats_max;
     struct delivery_config dc = {.features = c->features,
+                                 .sequential_ns = c->sequential_ns,
+                                 .slow_ms = c->features & DELIVERY_ACK ? c->limits.slow_ms : 0,
                                  .queue_bytes_max = c->limits.queue_bytes,
                                  .page = 100,
                                  .backlog_max = c->limits.backlog_max};
     delivery_init(&n->delivery, &n->io, &n->registry, &n->clocks, &n->counters, &dc);
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
+    node_presence_init(n, c->seed);
     recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     if (!n->scratch.data) {
         node_free(n);
         return err_set(ctx, ERR_NOMEM, "no memory for a node");
+    }
+    int rc = node_bus_new(n, ctx);
+    if (rc) {
+        node_free(n);
+        return rc;
     }
     *out = n;
     return 0;
@@ -81,9 +92,11 @@ void node_free(struct node *n)
         delivery_forget(&n->delivery, s);
         session_free(n, s);
     }
+    node_bus_free(n);
     session_clocks_release(&n->clocks);
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
+    node_presence_release(n);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -96,11 +109,25 @@ void node_free(struct node *n)
 struct loading {
     struct node *n;
     int rc;
+    uint64_t foreign; /* a chat of another node's share; 0: none was seen */
 };
+
+/* Is this row ours to keep in memory? */
+static bool is_ours(struct loading *l, uint64_t chat)
+{
+    const struct node_place *place = &l->n->config.place;
+    if (place->nodes < 2 || shard_of_chat(chat) % place->nodes == place->self)
+        return true;
+    if (!place->shared_store)
+        l->foreign = chat;
+    return false;
+}
 
 static void load_head(void *arg, const struct chat_head *h)
 {
     struct loading *l = arg;
+    if (!is_ours(l, h->chat))
+        return;
     struct chat *c = registry_chat_make(&l->n->registry, h->chat);
     if (!c) {
         l->rc = ERR_NOMEM;
@@ -125,8 +152,8 @@ static void trace_member(struct node *n, uint64_t chat, uint64_t user, uint64_t 
 static void load_member(void *arg, const struct member_row *m)
 {
     struct loading *l = arg;
-    if (m->to != UINT64_MAX)
-        return; /* over */
+    if (m->to != UINT64_MAX || !is_ours(l, m->chat))
+        return; /* over, or another node's */
     struct chat *c = registry_chat_make(&l->n->registry, m->chat);
     int rc = c ? registry_member_set(&l->n->registry, c, m->user, m->from, m->role) : ERR_NOMEM;
     if (rc)
@@ -151,6 +178,11 @@ int node_load(struct node *n, struct store *s, struct err_ctx *ctx)
     int rc = store_load(s, &load, ctx);
     if (!rc && l.rc)
         rc = err_set(ctx, l.rc, "loading chats: %s", err_text(l.rc));
+    if (!rc && l.foreign)
+        rc = err_set(ctx, ERR_UNSUPPORTED,
+                     "the store holds chat %llu, which is not of node %u of %u: start it with the --node and "
+                     "--nodes it was written with",
+                     (unsigned long long)l.foreign, n->config.place.self, n->config.place.nodes);
     registry_trim(&n->registry);
     rc = rc ? rc : node_recover_load(n, s, ctx);
     trace_emit(n->io.trace, &(struct trace_event){.arg = n->config.epoch, .hop = HOP_SERVER_EPOCH});
@@ -207,8 +239,11 @@ static void detach(struct node *n, struct session *s, enum reason reason)
 {
     if (s->state == SESSION_CLOSING)
         return;
+    if (s->user)
+        node_presence_leave(n, s);
     *session_clock(&n->clocks, session_number(&n->registry, s)) = (struct session_clock){0};
     if (s->user) {
+        node_bus_forget(n, s);
         delivery_forget(&n->delivery, s);
         leave_user(n, s);
         n->sessions_n--;
@@ -271,6 +306,8 @@ static void on_frame(struct node *n, const struct node_event *e)
     n->counters.frames++;
     if (s->state != SESSION_NEW)
         session_clock(&n->clocks, (uint32_t)(e->conn >> 32))->heard_ms = clock_ms(e->now.mono_ns);
+    if (node_presence_flags(&n->presence, (uint32_t)(e->conn >> 32)) & NODE_PRESENCE_SILENT)
+        node_presence_heard_anew(n, s, false);
     struct proto_frame f;
     struct err_ctx err = {0};
     struct msg m;
@@ -301,11 +338,18 @@ static void on_beats(struct node *n, const struct node_event *e)
         if (e->conns[i] >> 32 <= top && e->conns[i] >> 32)
             __builtin_prefetch(session_clock(&n->clocks, (uint32_t)(e->conns[i] >> 32)), 1);
     for (size_t i = 0; i < e->len; i++) {
-        if (e->conns[i] >> 32 > top || !(e->conns[i] >> 32))
+        uint32_t number = (uint32_t)(e->conns[i] >> 32);
+        if (number > top || !number)
             continue;
-        struct session_clock *clock = session_clock(&n->clocks, (uint32_t)(e->conns[i] >> 32));
-        if (clock->heard_ms && clock->unacked_ms != CLOCK_GREETING)
-            clock->heard_ms = now_ms;
+        struct session_clock *clock = session_clock(&n->clocks, number);
+        if (!clock->heard_ms || clock->unacked_ms == CLOCK_GREETING)
+            continue;
+        clock->heard_ms = now_ms;
+        struct session *s = node_presence_flags(&n->presence, number) & ~NODE_PRESENCE_HERE
+                                ? node_session(n, e->conns[i])
+                                : NULL;
+        if (s)
+            node_presence_heard_anew(n, s, true);
     }
 }
 
@@ -329,9 +373,11 @@ static void on_written(struct node *n, const struct node_event *e)
     delivery_written(&n->delivery, s, e->frame->len);
 }
 
-static void on_read_done(struct node *n, struct read_job *job)
+void node_read_done(struct node *n, struct read_job *job)
 {
-    if (job->kind == READ_DEDUP) {
+    if (node_bus_read_done(n, job)) {
+        /* asked by another node */
+    } else if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
     } else if (job->kind == READ_OFFER) {
         recover_read_done(&n->recover, job);
@@ -375,10 +421,13 @@ static void sweep(struct node *n, uint64_t now_ns)
     uint32_t idle_ms = soonest ? (uint32_t)((soonest + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
     uint32_t ack_ms =
         c->ack_timeout_ns ? (uint32_t)((c->ack_timeout_ns + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
+    uint32_t silence_ms = node_presence_silence_ms(n);
     uint32_t some = top / SWEEP_TICKS + SWEEP_LEAST;
     for (uint32_t k = 0; k < some && k < top; k++) {
         number = n->swept = n->swept < top ? n->swept + 1 : 1;
         const struct session_clock *clock = session_clock(&n->clocks, number);
+        if (clock->heard_ms && now - clock->heard_ms >= silence_ms)
+            node_presence_silent(n, registry_session(&n->registry, number));
         if (clock->unacked_ms && clock->unacked_ms != CLOCK_GREETING && now - clock->unacked_ms >= ack_ms) {
             n->counters.ack_timeouts++;
             session_end(n, registry_session(&n->registry, number), CLOSE_ACK_TIMEOUT, REASON_ACK_TIMEOUT);
@@ -396,16 +445,31 @@ static void pump_all(struct node *n)
             delivery_pump(&n->delivery, s);
 }
 
+/* A few with each tick: a thousand at once would make the messages of that moment wait for their commit. */
+static void save_cursors(struct node *n, uint64_t now)
+{
+    uint64_t since = now - n->cursors_saved_ns;
+    size_t waiting = n->delivery.unsaved_n - n->delivery.unsaved_first, count;
+    if (!accept_wants_cursors(&n->accept))
+        return;
+    if (since < CURSOR_SAVE_NS && (waiting <= CURSORS_FEW || waiting > CURSORS_MANY))
+        return;
+    n->cursors_saved_ns = now;
+    size_t most = since < CURSOR_SAVE_NS ? (size_t)(waiting * since / CURSOR_SAVE_NS) + 1 : waiting;
+    most = most < CURSORS_FEW ? CURSORS_FEW : most;
+    struct cursor *list =
+        delivery_take_cursors(&n->delivery, most < DELIVERY_CURSORS ? most : DELIVERY_CURSORS, &count);
+    accept_cursors(&n->accept, list, node_bus_cursors(n, list, count));
+}
+
 static void on_tick(struct node *n, uint64_t now)
 {
     sweep(n, now);
-    if (now - n->cursors_saved_ns >= CURSOR_SAVE_NS && accept_wants_cursors(&n->accept)) {
-        n->cursors_saved_ns = now;
-        size_t count;
-        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
-        accept_cursors(&n->accept, list, count);
-    }
+    node_bus_tick(n);
+    delivery_tick(&n->delivery);
+    save_cursors(n, now);
     node_recover_tick(n);
+    node_presence_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -432,8 +496,8 @@ static void on_drain(struct node *n)
             delivery_send(&n->delivery, s, &m);
     size_t count;
     if (accept_wants_cursors(&n->accept)) {
-        struct cursor *list = delivery_take_cursors(&n->delivery, &count);
-        accept_cursors(&n->accept, list, count);
+        struct cursor *list = delivery_take_cursors(&n->delivery, DELIVERY_CURSORS, &count);
+        accept_cursors(&n->accept, list, node_bus_cursors(n, list, count));
     }
 }
 
@@ -468,7 +532,7 @@ uint64_t node_step(struct node *n, const struct node_event *e)
         accept_committed(&n->accept, e->commit);
         break;
     case NODE_READ_DONE:
-        on_read_done(n, e->read);
+        node_read_done(n, e->read);
         break;
     case NODE_TICK:
         on_tick(n, e->now.mono_ns);
@@ -485,10 +549,18 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_RECONCILE:
         node_reconcile(n, e);
         break;
+    case NODE_PRESENCE:
+    case NODE_TYPING:
+        node_presence_http(n, e);
+        break;
+    case NODE_BUS:
+        node_bus_event(n, e);
+        break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
     }
     accept_seal(&n->accept);
+    node_bus_flush(n);
     return conn;
 }
 
@@ -506,6 +578,7 @@ void node_reload(struct node *n, const struct node_limits *limits, uint64_t ack_
     n->registry.chats_max = limits->chats_max;
     n->delivery.config.queue_bytes_max = limits->queue_bytes;
     n->delivery.config.backlog_max = limits->backlog_max;
+    n->delivery.config.slow_ms = n->config.features & DELIVERY_ACK ? limits->slow_ms : 0;
 }
 
 void node_stats(const struct node *n, struct node_stats *out)
@@ -523,4 +596,25 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+    node_bus_stats(n, out);
+}
+
+void node_stats_add(struct node_stats *to, const struct node_stats *from)
+{
+#define COUNTER(name, help) to->counters.name += from->counters.name;
+#include "core/counters.def"
+#undef COUNTER
+    to->sessions += from->sessions;
+    to->sessions_max += from->sessions_max;
+    to->users += from->users;
+    to->chats += from->chats;
+    to->pending += from->pending;
+    to->followed += from->followed;
+    to->interests += from->interests;
+    to->calls += from->calls;
+    for (int net = 0; net < NET_COUNT; net++) {
+        to->sessions_by_net[net] += from->sessions_by_net[net];
+        for (int r = 0; r < REASON_COUNT; r++)
+            to->disconnects[net][r] += from->disconnects[net][r];
+    }
 }

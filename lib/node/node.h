@@ -32,22 +32,35 @@
  * entry of the log is in the form of `msg`, tag included; "whole":false while the chat is incomplete. Entry 0
  * (a create of the first epoch) is given with after absent and "zero=1" */
 
+#define NODE_PRESENCE_USERS 256u /* of GET /presence */
+
 struct node_limits {
     uint32_t sessions_per_user, sending_per_conn;
     uint32_t rate_per_s, rate_burst; /* sends a user; 0: no limit */
     uint32_t body_max, chats_max;    /* chats a user may be in */
     uint32_t queue_bytes;            /* unsent bytes a connection */
+    uint32_t slow_ms;                /* unacknowledged for so long: served from the log; 0: never */
     uint32_t requests_per_sync;
     uint64_t backlog_max;
 };
 struct node_limits node_limits_default(void);
 
+/* One node of several (node_bus.h). Shards are dealt to the nodes in turn: shard mod nodes. */
+struct node_place {
+    uint16_t self, nodes; /* nodes 0 or 1: alone */
+    bool shared_store;    /* the nodes are threads of one process: what its store holds of other shards is
+                             theirs.    Else such rows are an error: the number of nodes has changed */
+};
+
 struct node_config {
-    unsigned features; /* enum delivery_features */
+    struct node_place place;
+    unsigned features;      /* enum delivery_features */
+    uint64_t sequential_ns; /* delivery_fanout_parse; 0: shared */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;
     uint64_t recover_for_ns; /* how long clients are waited for after a restore; 0: for ever */
+    bool presence_legacy;    /* typing is kept as an event, replayed to who comes back, and never over */
     const struct keys *keys;
     uint64_t seed, epoch;
     uint64_t conn_base; /* connection numbers begin after this; differs between runs of one server */
@@ -68,6 +81,9 @@ enum node_event_kind {
     NODE_DRAIN,     /* code 0: say bye, refuse what is new; code 1: close all (4002) */
     NODE_HISTORY,   /* request, token, chat, after, limit: GET /history; after UINT64_MAX: from entry 0 */
     NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
+    NODE_PRESENCE,  /* request, token, users: GET /presence */
+    NODE_TYPING,    /* request, token, user, chat: POST /presence/USER/typing */
+    NODE_BUS,       /* data, len: a datagram of another node */
     NODE_EVENT_KINDS
 };
 
@@ -81,6 +97,8 @@ struct node_event {
      * expires_s; a hello without a token is theirs. */
     uint64_t user, expires_s;
     const uint64_t *conns;
+    const uint64_t *users;
+    uint32_t users_n;
     void *link;
     struct trace_flow flow;
     const char *data; /* frame text, or the token of NODE_HISTORY */
@@ -116,7 +134,10 @@ struct node_stats {
     bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
+    uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);
+/* Of several nodes of one process: sums. */
+void node_stats_add(struct node_stats *to, const struct node_stats *from);
 
 #endif

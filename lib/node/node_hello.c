@@ -1,5 +1,5 @@
 /* hello: who is it, where did this device stop, and from where is it served on. */
-#include "node/node_impl.h"
+#include "node/node_bus.h"
 #include "util/mutant.h"
 
 #include <stdio.h>
@@ -20,12 +20,14 @@ static bool known_epoch(const struct node *n, uint64_t epoch)
 static uint64_t position(struct node *n, struct session *s, const struct chat *c, uint64_t epoch,
                          uint64_t seq)
 {
-    if (!known_epoch(n, epoch))
+    if (node_owns(n, c->id) ? !known_epoch(n, epoch) : !node_bus_known_epoch(n, c->id, epoch))
         return 0;
+    if (seq <= node_bus_known_head(n, c->id))
+        return seq; /* of another owner's chat we may have applied less than others have */
     if (seq <= c->durable)
         return seq + (MUTANT(RESUME_OFF_BY_ONE) && seq < c->durable);
     n->counters.resume_ahead++;
-    if (epoch == n->config.epoch)
+    if (epoch == n->config.epoch && node_owns(n, c->id))
         node_recover_ahead(n, s, c->id, c->durable + 1, seq);
     return c->durable;
 }
@@ -36,6 +38,10 @@ static const struct claim *find_claim(struct node *n, struct session *s, uint64_
     for (uint32_t i = 0; x && i < x->claims_n; i++)
         if (x->claims[i].chat == chat)
             return &x->claims[i];
+    const struct greeting *g = x && x->claims_n ? NULL : node_bus_greeting(n, s);
+    for (uint32_t i = 0; g && i < g->claims_n; i++)
+        if (g->claims[i].chat == chat)
+            return &g->claims[i];
     return NULL;
 }
 
@@ -62,7 +68,7 @@ static void welcome(struct node *n, struct session *s)
     m.resume = calloc(u->chats_n ? u->chats_n : 1, sizeof *m.resume);
     for (uint32_t i = 0; m.resume && i < u->chats_n && m.resume_n < PROTO_CLAIMS_MAX; i++) {
         const struct chat *c = registry_user_chat(&n->registry, u, i);
-        if (chat_is_member(c, u->id))
+        if (chat_is_member(c, u->id) && (node_owns(n, c->id) || follow_chat(n, c->id)))
             m.resume[m.resume_n++] = (struct claim){c->id, c->epoch_durable, c->durable};
     }
     delivery_send(&n->delivery, s, &m);
@@ -99,6 +105,14 @@ static const struct cursor *saved_cursor(const struct read_job *job, uint64_t ch
     return NULL;
 }
 
+static const struct cursor *told_cursor(const struct greeting *g, uint64_t chat)
+{
+    for (uint32_t i = 0; g && i < g->cursors_n; i++)
+        if (g->cursors[i].chat == chat)
+            return &g->cursors[i];
+    return NULL;
+}
+
 /* Chats that this epoch is said to have, and of which the store knows nothing. */
 static void claims_of_nothing(struct node *n, struct session *s)
 {
@@ -106,7 +120,7 @@ static void claims_of_nothing(struct node *n, struct session *s)
     for (uint32_t i = 0; x && i < x->claims_n; i++) {
         const struct claim *claim = &x->claims[i];
         const struct chat *c = registry_chat(&n->registry, claim->chat);
-        if (claim->epoch == n->config.epoch && (!c || !c->epoch))
+        if (node_owns(n, claim->chat) && claim->epoch == n->config.epoch && (!c || !c->epoch))
             node_recover_ahead(n, s, claim->chat, 0, claim->seq);
     }
 }
@@ -119,14 +133,31 @@ void node_resumed(struct node *n, struct session *s, const struct read_job *job)
     }
     welcome(n, s);
     s->state = SESSION_READY;
+    const struct greeting *g = node_bus_greeting(n, s);
     const struct user *u = session_user(&n->registry, s);
     for (uint32_t i = 0; i < u->chats_n; i++) {
         struct chat *c = registry_user_chat(&n->registry, u, i);
-        subscribe(n, s, c, saved_cursor(job, c->id));
+        if (node_owns(n, c->id))
+            subscribe(n, s, c, saved_cursor(job, c->id));
+        else if (!(g && g->missing & bus_bit(node_owner(n, c->id))))
+            subscribe(n, s, c, told_cursor(g, c->id));
     }
     claims_of_nothing(n, s);
     node_recover_hello(n, s);
+    node_bus_welcomed(n, s);
     session_extra_trim(&n->registry, s);
+    delivery_pump(&n->delivery, s);
+    node_presence_ready(n, s);
+}
+
+void node_resumed_late(struct node *n, struct session *s, uint16_t owner, const struct greeting *g)
+{
+    const struct user *u = session_user(&n->registry, s);
+    for (uint32_t i = 0; i < u->chats_n; i++) {
+        struct chat *c = registry_user_chat(&n->registry, u, i);
+        if (node_owner(n, c->id) == owner)
+            subscribe(n, s, c, told_cursor(g, c->id));
+    }
     delivery_pump(&n->delivery, s);
 }
 
@@ -147,7 +178,7 @@ static bool read_cursors(struct node *n, struct session *s)
     uint32_t unknown = 0;
     for (uint32_t i = 0; i < u->chats_n; i++) {
         const struct chat *c = registry_user_chat(&n->registry, u, i);
-        unknown += c->durable && !find_claim(n, s, c->id);
+        unknown += c->durable && node_owns(n, c->id) && !find_claim(n, s, c->id);
     }
     if (!unknown)
         return false;
@@ -160,7 +191,7 @@ static bool read_cursors(struct node *n, struct session *s)
     }
     for (uint32_t i = 0; i < u->chats_n; i++) {
         const struct chat *c = registry_user_chat(&n->registry, u, i);
-        if (c->durable && !find_claim(n, s, c->id))
+        if (c->durable && node_owns(n, c->id) && !find_claim(n, s, c->id))
             list[job->cursors_n++].chat = c->id;
     }
     job->kind = READ_CURSORS;
@@ -171,6 +202,12 @@ static bool read_cursors(struct node *n, struct session *s)
     struct effect e = {.kind = EFFECT_READ, .read = job};
     n->io.emit(n->io.arg, &e);
     return true;
+}
+
+void node_greeted(struct node *n, struct session *s)
+{
+    if (!(n->config.features & DELIVERY_ACK) || !read_cursors(n, s))
+        node_resumed(n, s, NULL);
 }
 
 /* A device says hello on a connection only when it is open, and opens the next one after it has left the
@@ -267,6 +304,6 @@ void node_hello(struct node *n, struct session *s, const struct msg *m)
     flow.tcp_seq = 0;
     memcpy(&open.id, &flow, sizeof open.id);
     trace_lane_emit(n->io.trace, &s->lane, &open);
-    if (!(n->config.features & DELIVERY_ACK) || !read_cursors(n, s))
-        node_resumed(n, s, NULL);
+    if (!node_bus_greet(n, s))
+        node_greeted(n, s);
 }

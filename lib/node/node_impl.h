@@ -3,6 +3,11 @@
 #define NODE_NODE_IMPL_H
 
 #include "node/node.h"
+#include "node/node_presence.h"
+#include "shard/shard.h"
+
+struct node_bus;
+struct greeting;
 
 struct node {
     struct node_config config;
@@ -12,6 +17,7 @@ struct node {
     struct delivery delivery;
     struct accept accept;
     struct recover recover;
+    struct node_presence presence;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
     uint32_t swept; /* clocks looked at in this round */
@@ -24,6 +30,7 @@ struct node {
     uint64_t failures_seen; /* read failures after which waiting sessions were pumped again */
     bool draining;
     struct proto_scratch scratch;
+    struct node_bus *bus; /* NULL: it is alone */
 };
 
 struct session *node_session(const struct node *n, uint64_t conn);
@@ -35,6 +42,10 @@ void session_error(struct node *n, struct session *s, enum proto_error code, con
 /* node_hello.c */
 void node_hello(struct node *n, struct session *s, const struct msg *m);
 void node_resumed(struct node *n, struct session *s, const struct read_job *job);
+/* Positions in the chats of one owner, whose answer came after the welcome. */
+void node_resumed_late(struct node *n, struct session *s, uint16_t owner, const struct greeting *g);
+/* Every owner has answered, or will not: read what stands in our own store, then welcome. */
+void node_greeted(struct node *n, struct session *s);
 /* A member was added to a chat while connected. */
 void node_joined(struct node *n, struct chat *c, uint64_t user, uint64_t after);
 
@@ -67,5 +78,40 @@ bool node_chat_is_whole(const struct node *n, const struct chat *c);
 
 /* node.c: every session, the next one from number *at on; NULL at the end. */
 struct session *node_next_session(struct node *n, uint32_t *at);
+/* The same, for another node's chat: it has told the trace. */
+void node_drop_member_quietly(struct node *n, struct chat *c, uint64_t user);
+void node_read_done(struct node *n, struct read_job *job);
+
+/* ---- more nodes than one: node_bus.h; each of these does nothing, or says "ours", when there is none ----
+ */
+int node_bus_new(struct node *n, struct err_ctx *ctx);
+void node_bus_free(struct node *n);
+void node_bus_event(struct node *n, const struct node_event *e);
+void node_bus_tick(struct node *n);
+void node_bus_stats(const struct node *n, struct node_stats *out);
+/* What this step has queued for other nodes leaves. */
+void node_bus_flush(struct node *n);
+/* True when the request went to the chat's owner (or was refused, since that is gone). */
+bool node_bus_request(struct node *n, struct session *s, const struct msg *m);
+/* True when another node is asked; user 0: an operator, who may read every chat. */
+bool node_bus_history(struct node *n, const struct node_event *e, uint64_t user);
+/* Answers to who asked from another node; false: it is one of our own connections. */
+bool node_bus_accepted(struct node *n, uint64_t conn, const struct known *k, bool dup);
+bool node_bus_done(struct node *n, uint64_t conn, const struct pending *p);
+bool node_bus_refused(struct node *n, uint64_t conn, enum proto_error code, uint32_t retry_ms);
+bool node_bus_read_done(struct node *n, struct read_job *job);
+void node_bus_publish(struct node *n, const struct chat *c, const struct pending *p);
+/* The log has grown by what is not published as entries: its head is. */
+void node_bus_head(struct node *n, const struct chat *c);
+/* Takes those of other owners out of the list and sends them there; returns how many are left. */
+size_t node_bus_cursors(struct node *n, struct cursor *list, size_t count);
+/* Ask the other owners about this session's user; false: there are none. */
+bool node_bus_greet(struct node *n, struct session *s);
+void node_bus_welcomed(struct node *n, const struct session *s);
+void node_bus_forget(struct node *n, const struct session *s);
+const struct greeting *node_bus_greeting(const struct node *n, const struct session *s);
+bool node_bus_known_epoch(const struct node *n, uint64_t chat, uint64_t epoch);
+/* The highest seq that the owner named; 0: the chat is ours. */
+uint64_t node_bus_known_head(const struct node *n, uint64_t chat);
 
 #endif

@@ -1,6 +1,6 @@
 /* After a restore: what clients are asked and told, and what operators see. The rules are core/recover.h's.
  */
-#include "node/node_impl.h"
+#include "node/node_bus.h"
 #include "util/log.h"
 
 #include <inttypes.h>
@@ -100,14 +100,23 @@ void node_recover_missing(struct node *n, struct session *s, struct read_job *jo
 
 void node_report(struct node *n, struct session *s, const struct msg *m)
 {
+    struct msg ours = *m; /* each owner asks for its own: of those who are connected there */
+    ours.reports_n = 0;
+    for (uint32_t i = 0; i < m->reports_n; i++)
+        if (node_owns(n, m->reports[i].chat))
+            ours.reports[ours.reports_n++] = m->reports[i];
     if (s->state == SESSION_READY)
-        recover_report(&n->recover, session_conn(&n->registry, s), session_user(&n->registry, s), m);
+        recover_report(&n->recover, session_conn(&n->registry, s), session_user(&n->registry, s), &ours);
 }
 
 void node_offer(struct node *n, struct session *s, const struct msg *m)
 {
     if (!node_recovers(n)) {
         session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, "offers are not taken in this delivery mode");
+        return;
+    }
+    if (!node_owns(n, m->chat)) {
+        session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, "copies are taken by the node that owns the chat");
         return;
     }
     if (n->draining || !m->chat) {
@@ -159,6 +168,7 @@ static void on_back(void *arg, struct chat *c, const struct offer *o, const stru
     }
     n->counters.recovered += o->n;
     delivery_fan_out(&n->delivery, c, &o->recovered, 0);
+    node_bus_head(n, c);
 }
 
 static void on_contradicted(void *arg, const struct entry *e)

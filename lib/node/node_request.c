@@ -1,5 +1,5 @@
 /* What a session may ask once it has said hello, and GET /history. */
-#include "node/node_impl.h"
+#include "node/node_bus.h"
 #include "util/mutant.h"
 
 #include <stdlib.h>
@@ -14,6 +14,7 @@ static enum reason reason_of(enum proto_error code)
         return REASON_NOT_MEMBER;
     case PROTO_RATE_LIMITED:
     case PROTO_OVERLOADED:
+    case PROTO_SHARD_UNAVAILABLE:
         return REASON_RATE_LIMITED;
     case PROTO_STORAGE_FULL:
         return REASON_STORAGE_FULL;
@@ -93,7 +94,8 @@ static void on_send(struct node *n, struct session *s, const struct msg *m, uint
         return;
     }
     s->sending++;
-    accept_send(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
+    if (!node_bus_request(n, s, m))
+        accept_send(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
 }
 
 static void on_sync(struct node *n, struct session *s, const struct msg *m)
@@ -108,6 +110,11 @@ static void on_sync(struct node *n, struct session *s, const struct msg *m)
     int rc = 0;
     if (m->chat) {
         struct chat *c = registry_chat(&n->registry, m->chat);
+        if (!node_owns(n, m->chat) && !bus_reachable(n, node_owner(n, m->chat))) {
+            n->counters.shard_unavailable++;
+            session_error(n, s, PROTO_SHARD_UNAVAILABLE, m, 1000, NULL);
+            return;
+        }
         if (!c || !chat_is_member(c, session_user(&n->registry, s)->id)) {
             session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
             return;
@@ -155,6 +162,13 @@ static void on_ack(struct node *n, struct session *s, const struct msg *m)
         delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ);
 }
 
+static void on_quiet(struct node *n, struct session *s, const struct msg *m)
+{
+    struct chat *c = registry_chat(&n->registry, m->chat);
+    if (!c || delivery_passive(&n->delivery, s, c, m->away))
+        session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
+}
+
 void node_request(struct node *n, struct session *s, const struct msg *m, uint64_t offset)
 {
     if (s->state == SESSION_NEW) {
@@ -174,8 +188,18 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
     case MSG_READ:
         on_ack(n, s, m);
         break;
+    case MSG_QUIET:
+        on_quiet(n, s, m);
+        break;
     case MSG_BEAT:
-        break; /* having been heard is all it is for */
+        node_beat(n, s, m);
+        break;
+    case MSG_TYPING:
+        node_typing(n, s, m);
+        break;
+    case MSG_WATCH:
+        node_watch(n, s, m);
+        break;
     case MSG_SYNC:
         on_sync(n, s, m);
         break;
@@ -188,7 +212,7 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
             session_error(n, s, PROTO_SHUTTING_DOWN, m, 1000, NULL);
         else if (!m->chat)
             session_error(n, s, PROTO_INVALID, m, 0, "chat 0 is no chat");
-        else
+        else if (!node_bus_request(n, s, m))
             accept_member(&n->accept, session_conn(&n->registry, s), session_user(&n->registry, s)->id, m);
         break;
     case MSG_REPORT:
@@ -214,11 +238,13 @@ static void on_accepted(void *arg, uint64_t conn, const struct known *k, bool du
 {
     struct node *n = arg;
     struct session *s = node_session(n, conn);
-    if (dup)
+    if (dup && node_owns(n, k->chat))
         trace_emit(
             n->io.trace,
             &(struct trace_event){
                 .id = k->id, .chat = k->chat, .user = k->sender, .arg = k->seq, .hop = HOP_SERVER_DUPLICATE});
+    if (node_bus_accepted(n, conn, k, dup))
+        return;
     if (!s || s->state == SESSION_CLOSING)
         return;
     answered(s);
@@ -249,7 +275,7 @@ static void on_done(void *arg, uint64_t conn, const struct pending *p)
 {
     struct node *n = arg;
     struct session *s = node_session(n, conn);
-    if (!s || s->state == SESSION_CLOSING)
+    if (node_bus_done(n, conn, p) || !s || s->state == SESSION_CLOSING)
         return;
     struct msg re = request_of(p);
     struct msg m = {.t = MSG_DONE, .re = slice_of(msg_type_name(re.t)), .chat = p->e.chat};
@@ -270,7 +296,7 @@ static void on_refused(void *arg, uint64_t conn, const struct pending *p, enum p
 {
     struct node *n = arg;
     struct session *s = node_session(n, conn);
-    if (!s || s->state == SESSION_CLOSING)
+    if (node_bus_refused(n, conn, code, retry_ms) || !s || s->state == SESSION_CLOSING)
         return;
     struct msg m = request_of(p);
     if (p->e.op != ENTRY_MESSAGE) {
@@ -295,7 +321,7 @@ void node_add_member(struct node *n, struct chat *c, uint64_t user, const struct
     node_joined(n, c, user, knows);
 }
 
-void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
+void node_drop_member_quietly(struct node *n, struct chat *c, uint64_t user)
 {
     struct user *u = registry_user(&n->registry, user);
     struct session *s = registry_session(&n->registry, u ? u->sessions : 0);
@@ -304,16 +330,21 @@ void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struc
         if (sub && !MUTANT(REMOVED_STILL_PUSHED))
             delivery_unsubscribe(&n->delivery, s, sub);
     }
+    node_presence_said(n, c, user, UINT64_MAX);
     registry_member_drop(&n->registry, c, user);
+}
+
+void node_drop_member(struct node *n, struct chat *c, uint64_t user, const struct entry *e)
+{
+    node_drop_member_quietly(n, c, user);
     trace_emit(
         n->io.trace,
         &(struct trace_event){
             .chat = c->id, .user = user, .arg = e->seq, .hop = HOP_SERVER_MEMBER, .flags = TRACE_FLAG_LEFT});
 }
 
-static void on_committed(void *arg, struct chat *c, const struct pending *p)
+static void on_committed_here(struct node *n, struct chat *c, const struct pending *p)
 {
-    struct node *n = arg;
     const struct entry *e = &p->e;
     if (n->accept.log)
         trace_emit(
@@ -323,6 +354,7 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     switch (e->op) {
     case ENTRY_MESSAGE:
         n->counters.messages++;
+        node_presence_said(n, c, e->sender, id_unix_ms(&e->id) * 1000 + 999);
         delivery_fan_out(&n->delivery, c, e, p->conn);
         return;
     case ENTRY_CREATE:
@@ -343,6 +375,12 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     delivery_fan_out(&n->delivery, c, e, 0);
     if (e->op == ENTRY_LEAVE || e->op == ENTRY_REMOVE)
         node_drop_member(n, c, p->target, e); /* has seen this entry, and sees nothing after it */
+}
+
+static void on_committed(void *arg, struct chat *c, const struct pending *p)
+{
+    on_committed_here(arg, c, p);
+    node_bus_publish(arg, c, p);
 }
 
 static struct commit_job *extra(void *arg)
@@ -384,6 +422,8 @@ void node_history(struct node *n, const struct node_event *e)
         node_http_error(n, e->request, 401, rc == ERR_TIMEOUT ? PROTO_TOKEN_EXPIRED : PROTO_UNAUTHENTICATED);
         return;
     }
+    if (node_bus_history(n, e, token.role == ROLE_OPERATOR ? 0 : token.user))
+        return;
     struct chat *c = registry_chat(&n->registry, e->chat);
     const struct member *m = c ? chat_member(c, token.user) : NULL;
     static const struct member everything;

@@ -20,14 +20,24 @@ struct server_conn {
 
 uint64_t server_step(struct server *s, struct node_event *e)
 {
-    e->now = clock_now();
+    e->now = s->now = clock_now();
     return node_step(s->node, e);
 }
 
+static void order_all(struct server *s, enum server_order order)
+{
+    for (uint16_t i = 0; i < s->first->all_n; i++) {
+        atomic_fetch_or(&s->first->all[i]->orders, order);
+        ev_async_send(s->first->all[i]->loop, &s->first->all[i]->order_bell);
+    }
+}
+
+/* One loop cannot go on: none does. */
 static void fail(struct server *s, int rc, const char *text)
 {
     if (!s->rc)
         s->rc = err_set(s->err, rc, "%s", text);
+    order_all(s, ORDER_STOP);
     ev_break(s->loop, EVBREAK_ALL);
 }
 
@@ -61,6 +71,10 @@ static void carry_out(void *arg, const struct effect *e)
     case EFFECT_HTTP_REPLY:
         server_http_reply(s, e->request, e->code, e->frame);
         break;
+    case EFFECT_BUS:
+        if (s->bus)
+            bus_send(s->bus, e->to, e->data, e->len); /* what is lost is found to be missing */
+        break;
     }
 }
 
@@ -85,10 +99,17 @@ static void on_bell(struct ev_loop *loop, ev_async *w, int events)
         }
         if (commit->rc == ERR_FULL)
             log_warn("%s", commit->err.text);
+        bool epoch = commit->begin.wanted && !commit->rc && s->first->all_n > 1;
         server_step(s, &(struct node_event){.kind = NODE_COMMITTED, .commit = commit});
+        if (epoch) { /* the other loops' nodes know nothing of it: all begin anew */
+            fail(s, ERR_FENCED, "the store turned out to be a copy: start again, in its new epoch");
+            return;
+        }
     }
     while (s->node && (read = store_threads_read_done(s->threads)))
         server_step(s, &(struct node_event){.kind = NODE_READ_DONE, .read = read});
+    if (s->node && s->bus && s->first->rings)
+        bus_ring_take(s->bus);
 }
 
 /* ---- connections ---- */
@@ -149,11 +170,13 @@ static void conn_close(void *arg, void *conn, int code, enum reason reason)
 static void conn_written(void *arg, void *conn, uint64_t cookie, uint64_t end_offset, uint32_t in_frame)
 {
     struct server_conn *c = conn;
-    (void)in_frame;
-    server_step(arg, &(struct node_event){.kind = NODE_WRITTEN,
-                                          .conn = c->number,
-                                          .frame = (struct shared_frame *)(uintptr_t)cookie,
-                                          .offset = end_offset});
+    const struct server *s = arg;
+    (void)in_frame; /* once for every message and recipient: no look at the clock */
+    node_step(s->node, &(struct node_event){.kind = NODE_WRITTEN,
+                                            .now = s->now,
+                                            .conn = c->number,
+                                            .frame = (struct shared_frame *)(uintptr_t)cookie,
+                                            .offset = end_offset});
 }
 
 static void conn_drained(void *arg, void *conn)
@@ -187,14 +210,34 @@ static void drain_on(struct server *s)
         ev_break(s->loop, EVBREAK_ALL);
 }
 
+/* What /metrics of another loop may see of this one. */
+static void show(struct server *s)
+{
+    pthread_mutex_lock(&s->shown_lock);
+    node_stats(s->node, &s->shown);
+    s->shown_conns = ws_server_conns(s->ws);
+    s->shown_mux = mux_server_sessions(s->mux);
+    pthread_mutex_unlock(&s->shown_lock);
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
 {
     struct server *s = w->data;
     (void)loop;
     (void)events;
     server_step(s, &(struct node_event){.kind = NODE_TICK});
+    if (s->first->all_n > 1)
+        show(s);
     if (s->draining)
         drain_on(s);
+}
+
+static void begin_drain(struct server *s)
+{
+    s->draining = true;
+    s->drain_deadline_ns = clock_mono_ns() + s->config.drain_ns;
+    ws_server_stop_accepting(s->ws);
+    server_step(s, &(struct node_event){.kind = NODE_DRAIN});
 }
 
 static void on_stop(struct ev_loop *loop, ev_signal *w, int events)
@@ -202,16 +245,11 @@ static void on_stop(struct ev_loop *loop, ev_signal *w, int events)
     struct server *s = w->data;
     (void)loop;
     (void)events;
-    if (s->draining) {
+    if (s->draining)
         log_warn("second signal: stopping at once");
-        ev_break(s->loop, EVBREAK_ALL);
-        return;
-    }
-    log_info("signal %d: draining, %u connections", w->signum, ws_server_conns(s->ws));
-    s->draining = true;
-    s->drain_deadline_ns = clock_mono_ns() + s->config.drain_ns;
-    ws_server_stop_accepting(s->ws);
-    server_step(s, &(struct node_event){.kind = NODE_DRAIN});
+    else
+        log_info("signal %d: draining, %u connections", w->signum, ws_server_conns(s->ws));
+    order_all(s, s->draining ? ORDER_STOP : ORDER_DRAIN);
 }
 
 static void on_hup(struct ev_loop *loop, ev_signal *w, int events)
@@ -222,21 +260,42 @@ static void on_hup(struct ev_loop *loop, ev_signal *w, int events)
     struct server_config fresh = s->config;
     if (!s->config.reload || s->config.reload(s->config.arg, &fresh))
         return;
-    s->config = fresh;
-    node_reload(s->node, &fresh.limits, fresh.ack_timeout_ns, fresh.idle_timeout_ns);
+    for (uint16_t i = 0; i < s->all_n; i++) { /* the others look only when they are told */
+        s->all[i]->config.limits = fresh.limits;
+        s->all[i]->config.ack_timeout_ns = fresh.ack_timeout_ns;
+        s->all[i]->config.idle_timeout_ns = fresh.idle_timeout_ns;
+    }
+    order_all(s, ORDER_RELOAD);
     log_info("configuration reloaded");
+}
+
+static void on_order(struct ev_loop *loop, ev_async *w, int events)
+{
+    struct server *s = w->data;
+    int orders = atomic_exchange(&s->orders, 0);
+    (void)events;
+    if (orders & ORDER_RELOAD)
+        node_reload(s->node, &s->config.limits, s->config.ack_timeout_ns, s->config.idle_timeout_ns);
+    if (orders & ORDER_DRAIN && !s->draining)
+        begin_drain(s);
+    if (orders & ORDER_STOP)
+        ev_break(loop, EVBREAK_ALL);
 }
 
 static void watch(struct server *s)
 {
     ev_async_init(&s->bell, on_bell);
+    ev_async_init(&s->order_bell, on_order);
     ev_timer_init(&s->tick, on_tick, TICK_S, TICK_S);
     ev_signal_init(&s->on_term, on_stop, SIGTERM);
     ev_signal_init(&s->on_int, on_stop, SIGINT);
     ev_signal_init(&s->on_hup, on_hup, SIGHUP);
-    s->bell.data = s->tick.data = s->on_term.data = s->on_int.data = s->on_hup.data = s;
+    s->bell.data = s->order_bell.data = s->tick.data = s->on_term.data = s->on_int.data = s->on_hup.data = s;
     ev_async_start(s->loop, &s->bell);
+    ev_async_start(s->loop, &s->order_bell);
     ev_timer_start(s->loop, &s->tick);
+    if (s != s->first)
+        return; /* signals are heard by one */
     ev_signal_start(s->loop, &s->on_term);
     ev_signal_start(s->loop, &s->on_int);
     ev_signal_start(s->loop, &s->on_hup);
@@ -245,7 +304,10 @@ static void watch(struct server *s)
 static void unwatch(struct server *s)
 {
     ev_async_stop(s->loop, &s->bell);
+    ev_async_stop(s->loop, &s->order_bell);
     ev_timer_stop(s->loop, &s->tick);
+    if (s != s->first)
+        return;
     ev_signal_stop(s->loop, &s->on_term);
     ev_signal_stop(s->loop, &s->on_int);
     ev_signal_stop(s->loop, &s->on_hup);
@@ -253,7 +315,8 @@ static void unwatch(struct server *s)
 
 /* ---- start and stop ---- */
 
-static int open_all(struct server *s)
+/* What all loops share. */
+static int open_shared(struct server *s)
 {
     const struct server_config *c = &s->config;
     int rc = keys_open(&s->keys, c->keys_dir, true, s->err);
@@ -262,101 +325,217 @@ static int open_all(struct server *s)
     if (c->trace_dir) {
         struct trace_config tc = {.dir = c->trace_dir,
                                   .name = "server",
-                                  .node = TRACE_NODE_SERVER,
+                                  .node = (uint16_t)(TRACE_NODE_SERVER + c->self),
                                   .seed = c->seed,
                                   .sample = c->trace_sample};
-        if ((rc = trace_open(&s->trace, &tc, s->err)) ||
-            (rc = trace_writer_new(&s->writer, s->trace, s->err)))
+        if ((rc = trace_open(&s->trace, &tc, s->err)))
             return rc;
-        trace_emit(s->writer, &(struct trace_event){.hop = HOP_SERVER_START, .arg = (uint64_t)getpid()});
     }
     uint64_t random;
+    char mark_dir[4096];
+    if ((rc = server_mark_dir(s, mark_dir, sizeof mark_dir, s->err)))
+        return rc;
     crypto_random(&random, sizeof random);
     struct store_config sc = {.url = c->store_url,
-                              .keys_dir = strncmp(c->store_url, "mem:", 4) ? c->keys_dir : NULL,
+                              .keys_dir = strncmp(c->store_url, "mem:", 4) ? mark_dir : NULL,
                               .now_us = clock_wall_us(),
                               .random = random,
                               .reserve_bytes = c->reserve_bytes};
-    if ((rc = store_open(&s->store, &sc, s->err)))
+    rc = store_open(&s->store, &sc, s->err);
+    return rc || s->all_n == 1 ? rc : bus_rings_new(&s->rings, s->all_n, s->err);
+}
+
+static int open_node(struct server *s)
+{
+    const struct server_config *c = &s->config;
+    struct server *first = s->first;
+    uint64_t random;
+    int rc = first->trace ? trace_writer_new(&s->writer, first->trace, s->err) : 0;
+    if (rc)
         return rc;
-    struct node_config nc = {.features = c->features,
+    if (s == first)
+        trace_emit(s->writer, &(struct trace_event){.hop = HOP_SERVER_START, .arg = (uint64_t)getpid()});
+    crypto_random(&random, sizeof random);
+    s->store = first->store;
+    s->keys = first->keys;
+    struct node_config nc = {.place = {.self = c->self, .nodes = c->nodes},
+                             .features = c->features,
+                             .sequential_ns = c->sequential_ns,
                              .limits = c->limits,
                              .ack_timeout_ns = c->features & DELIVERY_ACK ? c->ack_timeout_ns : 0,
                              .idle_timeout_ns = c->features & DELIVERY_ACK ? c->idle_timeout_ns : 0,
                              .hello_timeout_ns = 10 * NS_PER_S,
                              .recover_for_ns = c->recover_for_ns,
                              .beat_s = c->beat_s,
+                             .presence_legacy = c->presence_legacy,
                              .keys = &s->keys,
                              .seed = c->seed ? c->seed : random,
                              .epoch = store_epoch(s->store),
-                             .conn_base = (clock_wall_us() / 1000000 % 4095 + 1) << 20,
+                             .conn_base = (clock_wall_us() / 1000000 * first->all_n + s->index) % 4095 + 1,
                              .trace = s->writer,
                              .emit = carry_out,
                              .arg = s};
+    nc.conn_base <<= 20;
+    if (first->all_n > 1)
+        nc.place = (struct node_place){.self = s->index, .nodes = first->all_n, .shared_store = true};
     if ((rc = node_new(&s->node, &nc, s->err)) || (rc = node_load(s->node, s->store, s->err)))
         return rc;
-    return store_threads_start(&s->threads, s->store, ring, s, s->err);
+    rc = s == first ? store_threads_start(&s->threads, s->store, ring, s, s->err)
+                    : store_threads_join(&s->threads, first->threads, ring, s, s->err);
+    return rc ? rc : server_bus_open(s);
 }
 
+/* Where the first one listens, with the port it was given. */
 static int listen_on(struct server *s)
 {
+    char address[300];
+    const char *text = s->config.listen, *colon = strrchr(text, ':');
+    snprintf(address, sizeof address, "%.*s:%d", (int)(colon ? colon - text : 0), text,
+             s == s->first ? 0 : ws_server_port(s->first->ws));
     /* The last resort, for peers that do not read: sessions have their own limits, far below. A chat.mux.v1
      * connection may owe its peer a control record for each of millions of sessions that end at once. */
     struct ws_server_config wc = {.loop = s->loop,
-                                  .listen = s->config.listen,
-                                  .conns_max = s->config.conns_max,
+                                  .share = s->first->all_n > 1,
+                                  .listen = s == s->first || !colon ? text : address,
+                                  .conns_max = (s->config.conns_max + s->first->all_n - 1) / s->first->all_n,
                                   .frame_max = 1u << 20,
                                   .queue_bytes_max = s->config.limits.queue_bytes * 4u + (64u << 20),
                                   .queue_msgs_max = 1u << 20,
+                                  .frame_objects_max = s->config.coalesce_max,
+                                  .no_offsets = !s->config.trace_dir,
                                   .ops = &ws_ops,
                                   .arg = s};
     return ws_server_new(&s->ws, &wc, s->err);
 }
 
-static void close_all(struct server *s)
+/* Sockets first, then what all share when no thread runs any more, then nodes. */
+static void close_all(struct server *first)
 {
     struct err_ctx err = {0};
-    if (s->ws)
-        ws_server_free(s->ws);
-    server_mux_stop(s);
-    store_threads_stop(s->threads);
-    if (s->node)
-        node_free(s->node);
-    s->node = NULL;
-    if (s->store && store_close(s->store, &err)) {
-        log_error("%s", err.text);
-        if (!s->rc)
-            s->rc = err_set(s->err, err.code, "%s", err.text);
+    for (uint16_t i = 0; i < first->all_n; i++) {
+        struct server *s = first->all[i];
+        server_bus_close(s);
+        if (s->ws)
+            ws_server_free(s->ws);
+        server_mux_stop(s);
     }
-    if (s->writer && !s->rc)
-        trace_emit(s->writer, &(struct trace_event){.hop = HOP_SERVER_STOP, .arg = (uint64_t)getpid()});
-    if (trace_close(s->trace))
-        log_warn("trace: some events could not be written to %s", s->config.trace_dir);
-    keys_wipe(&s->keys);
+    store_threads_stop(first->threads);
+    for (uint16_t i = 0; i < first->all_n; i++) {
+        struct server *s = first->all[i];
+        if (s->node)
+            node_free(s->node);
+        s->node = NULL;
+        if (!first->rc && s->rc)
+            first->rc = s == first ? s->rc : err_set(first->err, s->rc, "%s", s->err->text);
+    }
+    bus_rings_free(first->rings);
+    if (first->store && store_close(first->store, &err)) {
+        log_error("%s", err.text);
+        if (!first->rc)
+            first->rc = err_set(first->err, err.code, "%s", err.text);
+    }
+    if (first->writer && !first->rc)
+        trace_emit(first->writer, &(struct trace_event){.hop = HOP_SERVER_STOP, .arg = (uint64_t)getpid()});
+    if (trace_close(first->trace))
+        log_warn("trace: some events could not be written to %s", first->config.trace_dir);
+    for (uint16_t i = 0; i < first->all_n; i++) {
+        keys_wipe(&first->all[i]->keys);
+        if (first->all[i]->loop)
+            ev_loop_destroy(first->all[i]->loop);
+    }
+}
+
+static int open_loop(struct server *s)
+{
+    s->loop = ev_loop_new(EVFLAG_AUTO);
+    if (!s->loop)
+        return err_set(s->err, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
+    pthread_mutex_init(&s->shown_lock, NULL);
+    watch(s);
+    return server_mux_start(s);
+}
+
+static void *loop_main(void *arg)
+{
+    struct server *s = arg;
+    ev_run(s->loop, 0);
+    return NULL;
+}
+
+static void run_all(struct server *first)
+{
+    uint16_t running = 1;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* the first loop hears signals */
+    while (running < first->all_n &&
+           !pthread_create(&first->all[running]->thread, NULL, loop_main, first->all[running]))
+        running++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (running < first->all_n)
+        fail(first, ERR_LIMIT, "cannot start a thread");
+    else if (first->config.ready)
+        first->config.ready(first->config.arg, ws_server_port(first->ws));
+    if (!first->rc)
+        ev_run(first->loop, 0);
+    for (uint16_t i = 1; i < running; i++)
+        pthread_join(first->all[i]->thread, NULL);
 }
 
 int server_run(const struct server_config *c, struct err_ctx *ctx)
 {
-    struct server s = {.config = *c, .err = ctx, .started_us = clock_wall_us()};
+    uint16_t n = c->threads > 1 ? c->threads : 1;
+    struct server *list = calloc(n, sizeof *list), **all = calloc(n, sizeof *all);
+    struct err_ctx *errors = calloc(n, sizeof *errors);
+    int rc = list && all && errors ? 0 : err_set(ctx, ERR_NOMEM, "no memory for the server");
     clock_shift_wall(c->clock_shift_us);
     signal(SIGPIPE, SIG_IGN);
-    s.loop = ev_loop_new(EVFLAG_AUTO);
-    if (!s.loop)
-        return err_set(ctx, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
-    s.rc = server_mux_start(&s);
-    if (!s.rc)
-        s.rc = listen_on(&s); /* first: an address in use must not touch the store; nothing is accepted until
-                                 the loop runs */
-    if (!s.rc)
-        s.rc = open_all(&s);
-    if (!s.rc) {
-        watch(&s);
-        if (c->ready)
-            c->ready(c->arg, ws_server_port(s.ws));
-        ev_run(s.loop, 0);
-        unwatch(&s);
+    for (uint16_t i = 0; i < n && !rc; i++) {
+        all[i] = &list[i];
+        list[i] = (struct server){
+            .config = *c, .first = list, .all = all, .all_n = n, .index = i, .err = i ? &errors[i] : ctx};
+        list[i].started_us = clock_wall_us();
     }
-    close_all(&s);
-    ev_loop_destroy(s.loop);
-    return s.rc;
+    for (uint16_t i = 0; i < n && !rc; i++)
+        rc = open_loop(&list[i]);
+    /* first: an address in use must not touch the store; nothing is accepted until the loop runs */
+    rc = rc ? rc : listen_on(list);
+    rc = rc ? rc : open_shared(list);
+    for (uint16_t i = 0; i < n && !rc; i++)
+        rc = open_node(&list[i]);
+    for (uint16_t i = 1; i < n && !rc; i++)
+        rc = listen_on(&list[i]);
+    for (uint16_t i = 1; i < n && rc && !ctx->text[0]; i++)
+        *ctx = errors[i];
+    if (list && all && errors) {
+        list->rc = rc;
+        if (!rc)
+            run_all(list);
+        for (uint16_t i = 0; i < n; i++)
+            if (list[i].loop)
+                unwatch(&list[i]);
+        close_all(list);
+        rc = list->rc;
+    }
+    free(list);
+    free(all);
+    free(errors);
+    return rc;
+}
+
+void server_stats(struct server *s, struct node_stats *out, uint32_t *conns, uint32_t *mux)
+{
+    node_stats(s->node, out);
+    *conns = ws_server_conns(s->ws);
+    *mux = mux_server_sessions(s->mux);
+    for (uint16_t i = 0; i < s->first->all_n; i++) {
+        struct server *o = s->first->all[i];
+        if (o == s)
+            continue;
+        pthread_mutex_lock(&o->shown_lock);
+        node_stats_add(out, &o->shown);
+        *conns += o->shown_conns;
+        *mux += o->shown_mux;
+        pthread_mutex_unlock(&o->shown_lock);
+    }
 }

@@ -1,4 +1,4 @@
-/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}. */
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /reconcile, /presence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,18 +107,33 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void metrics_bus(struct buf *b, const struct server *s, const struct node_stats *st)
+{
+    struct bus_redis_stats r;
+    server_bus_metrics(s, &r);
+    gauge(b, "bus_connected", "1 while the bus reaches other nodes at all", bus_connected(s->bus));
+    gauge(b, "bus_nodes", "other nodes there should be", st->nodes);
+    gauge(b, "bus_nodes_up", "other nodes that are heard", st->nodes_up);
+    gauge(b, "bus_followed", "chats of other nodes that are served here", st->followed);
+    gauge(b, "bus_interests", "chats of this node that others serve", st->interests);
+    gauge(b, "bus_calls_open", "questions to other nodes without a reply", st->calls);
+    gauge(b, "bus_stalls", "times the bus did not answer and was connected anew", r.stalls);
+    gauge(b, "bus_lost_here", "datagrams lost before they left this node", r.lost);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
-    node_stats(s->node, &st);
+    uint32_t conns, mux;
+    server_stats(s, &st, &conns, &mux);
     struct buf b = BUF_INIT(1u << 20);
     family(&b, "build_info", "gauge", "version of this server");
     buf_printf(&b, "chatd_build_info{version=\"%s\"} 1\n", CHAT_VERSION);
     metrics_counters(&b, &st.counters);
     metrics_nets(&b, &st);
     gauge(&b, "sessions_peak", "most sessions at one time", st.sessions_max);
-    gauge(&b, "open_connections", "connections open now, with and without hello", ws_server_conns(s->ws));
-    gauge(&b, "mux_sessions", "of the sessions, those of chat.mux.v1", mux_server_sessions(s->mux));
+    gauge(&b, "open_connections", "connections open now, with and without hello", conns);
+    gauge(&b, "mux_sessions", "of the sessions, those of chat.mux.v1", mux);
     gauge(&b, "users", "users known", st.users);
     gauge(&b, "chats", "chats known", st.chats);
     gauge(&b, "pending_requests", "requests on their way into the log", st.pending);
@@ -128,11 +143,14 @@ static void metrics(struct server *s, struct ws_conn *conn)
     family(&b, "epoch_info", "gauge", "the store's epoch");
     buf_printf(&b, "chatd_epoch_info{epoch=\"%llu\"} 1\n", (unsigned long long)st.epoch);
     metrics_reconcile(&b, &st);
-    if (s->trace) {
+    if (s->bus)
+        metrics_bus(&b, s, &st);
+    if (s->first->trace) {
         family(&b, "trace_events_total", "counter", "trace events written");
-        buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->trace));
+        buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->first->trace));
         family(&b, "trace_dropped_total", "counter", "trace events lost because a ring was full");
-        buf_printf(&b, "chatd_trace_dropped_total %llu\n", (unsigned long long)trace_dropped(s->trace));
+        buf_printf(&b, "chatd_trace_dropped_total %llu\n",
+                   (unsigned long long)trace_dropped(s->first->trace));
     }
     buf_printf(&b,
                "# HELP process_resident_memory_bytes memory of this process\n"
@@ -215,13 +233,66 @@ static void reconcile(struct server *s, const struct ws_http_request *r)
                                         .limit = limit < 1 ? 1 : (uint32_t)(limit > 1000 ? 1000 : limit)});
 }
 
+/* GET /presence?users=7,8,9 */
+static void presence(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t users[NODE_PRESENCE_USERS];
+    uint32_t n = 0;
+    const char *p = strncmp(r->query, "users=", 6) ? "" : r->query + 6;
+    char *end = NULL;
+    while (*p >= '0' && *p <= '9' && n < NODE_PRESENCE_USERS) {
+        users[n++] = strtoull(p, &end, 10);
+        p = *end == ',' ? end + 1 : end;
+    }
+    if (!n || *p) {
+        reply_error(r->conn, 400, "invalid", "GET /presence?users=7,8,9 (at most 256)");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_PRESENCE,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .users = users,
+                                        .users_n = n});
+}
+
+/* POST /presence/USER/typing?chat=CHAT */
+static void typing(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t chat = 0, user = 0;
+    char *end = NULL;
+    const char *digits = r->path + strlen("/presence/");
+    if (*digits >= '0' && *digits <= '9')
+        user = strtoull(digits, &end, 10);
+    if (!end || strcmp(end, "/typing") != 0 || !query_u64(r->query, "chat", 0, &chat) || !chat) {
+        reply_error(r->conn, 400, "invalid", "POST /presence/USER/typing?chat=CHAT");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_TYPING,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .user = user,
+                                        .chat = chat});
+}
+
 static void ready(struct server *s, struct ws_conn *c)
 {
     if (s->draining)
         reply_text(c, 503, "text/plain", "draining\n");
     else if (store_has_room(s->store))
         reply_text(c, 503, "text/plain", "storage full\n");
-    else if (ws_server_conns(s->ws) >= s->config.conns_max)
+    else if (ws_server_conns(s->ws) >= (s->config.conns_max + s->first->all_n - 1) / s->first->all_n)
         reply_text(c, 503, "text/plain", "at capacity\n");
     else
         reply_text(c, 200, "text/plain", "ready\n");
@@ -230,7 +301,9 @@ static void ready(struct server *s, struct ws_conn *c)
 void server_http(void *arg, const struct ws_http_request *r)
 {
     struct server *s = arg;
-    if (strcmp(r->method, "GET") != 0)
+    if (!strcmp(r->method, "POST") && !strncmp(r->path, "/presence/", 10))
+        typing(s, r);
+    else if (strcmp(r->method, "GET") != 0)
         reply_error(r->conn, 405, "invalid", "only GET is answered here");
     else if (!strcmp(r->path, "/healthz"))
         reply_text(r->conn, 200, "text/plain", "ok\n");
@@ -240,6 +313,8 @@ void server_http(void *arg, const struct ws_http_request *r)
         metrics(s, r->conn);
     else if (!strcmp(r->path, "/reconcile") || !strcmp(r->path, "/reconcile/chats"))
         reconcile(s, r);
+    else if (!strcmp(r->path, "/presence"))
+        presence(s, r);
     else if (!strncmp(r->path, "/history/", 9))
         history(s, r);
     else

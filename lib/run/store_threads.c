@@ -26,15 +26,22 @@ struct queue {
     size_t first, n, cap;
 };
 
+/* One node's side of it. */
 struct store_threads {
-    struct store *store;
+    struct store_core *core;
     void (*wake)(void *arg);
     void *arg;
+    struct commit_job *commit, *committed;
+    struct queue reads, reads_done;
+};
+
+struct store_core {
+    struct store *store;
     pthread_t committer, reader;
     pthread_mutex_t lock;
     pthread_cond_t commit_ready, read_ready;
-    struct commit_job *commit, *committed;
-    struct queue reads, reads_done;
+    struct store_threads *of[STORE_NODES_MAX];
+    unsigned n, next_commit, next_read; /* whose turn it is */
     struct hist commit_us;
     bool stopping, reader_waits;
 };
@@ -66,7 +73,7 @@ static void *queue_pop(struct queue *q)
 }
 
 /* Each second after commits: the mark, so that a copy of the folder can be told from the original. */
-static void mark(struct store_threads *t)
+static void mark(struct store_core *t)
 {
     struct err_ctx err = {0};
     if (store_mark(t->store, &err))
@@ -80,9 +87,21 @@ static void wait_until(uint64_t ns)
         nanosleep(&(struct timespec){.tv_nsec = (long)(ns - now)}, NULL);
 }
 
+/* The next node with a batch; NULL: none has. */
+static struct store_threads *next_commit(struct store_core *t)
+{
+    for (unsigned k = 0; k < t->n; k++) {
+        struct store_threads *of = t->of[t->next_commit++ % t->n];
+        if (of->commit)
+            return of;
+    }
+    return NULL;
+}
+
 static void *commit_main(void *arg)
 {
-    struct store_threads *t = arg;
+    struct store_core *t = arg;
+    struct store_threads *of = NULL;
     /* Everybody waits for it and it runs for a moment: it goes first, where we may say so. */
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), COMMIT_NICE);
     uint64_t marked = clock_mono_ns();
@@ -91,7 +110,7 @@ static void *commit_main(void *arg)
     bool gather = false;
     pthread_mutex_lock(&t->lock);
     for (;;) {
-        while (!t->commit && !t->stopping) {
+        while (!(of = next_commit(t)) && !t->stopping) {
             struct timespec until;
             clock_gettime(CLOCK_MONOTONIC, &until);
             until.tv_sec++;
@@ -99,8 +118,9 @@ static void *commit_main(void *arg)
             if (unmarked && clock_mono_ns() - marked >= NS_PER_S)
                 break;
         }
-        struct commit_job *job = t->commit;
-        t->commit = NULL;
+        struct commit_job *job = of ? of->commit : NULL;
+        if (of)
+            of->commit = NULL;
         if (!job && t->stopping)
             break;
         pthread_mutex_unlock(&t->lock);
@@ -118,9 +138,9 @@ static void *commit_main(void *arg)
             pthread_mutex_lock(&t->lock);
             if (job->batch.entries_n)
                 hist_add(&t->commit_us, took);
-            t->committed = job;
+            of->committed = job;
             pthread_mutex_unlock(&t->lock);
-            t->wake(t->arg);
+            of->wake(of->arg);
         }
         if (unmarked && clock_mono_ns() - marked >= NS_PER_S) {
             mark(t);
@@ -139,38 +159,49 @@ static void *commit_main(void *arg)
 static void hand_back(struct store_threads *t, struct read_job *job)
 {
     while (queue_push(&t->reads_done, job)) {
-        pthread_mutex_unlock(&t->lock);
+        pthread_mutex_unlock(&t->core->lock);
         nanosleep(&(struct timespec){0, 1000000}, NULL);
-        pthread_mutex_lock(&t->lock);
+        pthread_mutex_lock(&t->core->lock);
     }
+}
+
+static struct store_threads *next_read(struct store_core *t)
+{
+    for (unsigned k = 0; k < t->n; k++) {
+        struct store_threads *of = t->of[t->next_read++ % t->n];
+        if (of->reads.n)
+            return of;
+    }
+    return NULL;
 }
 
 /* Reads are short and many: a whole turn of them is taken, and handed back, under one lock each. */
 static void *read_main(void *arg)
 {
-    struct store_threads *t = arg;
+    struct store_core *t = arg;
+    struct store_threads *of;
     struct read_job *turn[READ_TURN];
     pthread_mutex_lock(&t->lock);
     for (;;) {
-        while (!t->reads.n && !t->stopping) {
+        while (!(of = next_read(t)) && !t->stopping) {
             t->reader_waits = true;
             pthread_cond_wait(&t->read_ready, &t->lock);
         }
         t->reader_waits = false;
-        size_t n = 0;
-        while (n < READ_TURN && t->reads.n)
-            turn[n++] = queue_pop(&t->reads);
-        if (!n)
+        if (!of)
             break;
+        size_t n = 0;
+        while (n < READ_TURN && of->reads.n)
+            turn[n++] = queue_pop(&of->reads);
         pthread_mutex_unlock(&t->lock);
         for (size_t i = 0; i < n; i++)
             job_run_read(t->store, turn[i]);
         pthread_mutex_lock(&t->lock);
-        bool ring = !t->reads_done.n;
+        bool ring = !of->reads_done.n;
         for (size_t i = 0; i < n; i++)
-            hand_back(t, turn[i]);
+            hand_back(of, turn[i]);
         if (ring)
-            t->wake(t->arg);
+            of->wake(of->arg);
     }
     pthread_mutex_unlock(&t->lock);
     return NULL;
@@ -179,12 +210,16 @@ static void *read_main(void *arg)
 int store_threads_start(struct store_threads **out, struct store *s, void (*wake)(void *arg), void *arg,
                         struct err_ctx *ctx)
 {
-    struct store_threads *t = calloc(1, sizeof *t);
-    if (!t)
+    struct store_core *t = calloc(1, sizeof *t);
+    struct store_threads *first = calloc(1, sizeof *first);
+    if (!t || !first) {
+        free(t);
+        free(first);
         return err_set(ctx, ERR_NOMEM, "no memory for the store's threads");
+    }
+    *first = (struct store_threads){.core = t, .wake = wake, .arg = arg};
     t->store = s;
-    t->wake = wake;
-    t->arg = arg;
+    t->of[t->n++] = first;
     pthread_mutex_init(&t->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -194,6 +229,7 @@ int store_threads_start(struct store_threads **out, struct store *s, void (*wake
     pthread_condattr_destroy(&attr);
     if (pthread_create(&t->committer, NULL, commit_main, t)) {
         free(t);
+        free(first);
         return err_set(ctx, ERR_LIMIT, "cannot start the commit thread");
     }
     if (pthread_create(&t->reader, NULL, read_main, t)) {
@@ -203,61 +239,78 @@ int store_threads_start(struct store_threads **out, struct store *s, void (*wake
         pthread_mutex_unlock(&t->lock);
         pthread_join(t->committer, NULL);
         free(t);
+        free(first);
         return err_set(ctx, ERR_LIMIT, "cannot start the reader thread");
     }
-    *out = t;
+    *out = first;
+    return 0;
+}
+
+int store_threads_join(struct store_threads **out, struct store_threads *first, void (*wake)(void *arg),
+                       void *arg, struct err_ctx *ctx)
+{
+    struct store_core *t = first->core;
+    struct store_threads *of = t->n < STORE_NODES_MAX ? calloc(1, sizeof *of) : NULL;
+    if (!of)
+        return err_set(ctx, ERR_LIMIT, "no memory for one more node, or more than %u", STORE_NODES_MAX);
+    *of = (struct store_threads){.core = t, .wake = wake, .arg = arg};
+    pthread_mutex_lock(&t->lock);
+    t->of[t->n++] = of;
+    pthread_mutex_unlock(&t->lock);
+    *out = of;
     return 0;
 }
 
 void store_threads_commit(struct store_threads *t, struct commit_job *job)
 {
-    pthread_mutex_lock(&t->lock);
+    pthread_mutex_lock(&t->core->lock);
     BUG_ON(t->commit);
     t->commit = job;
-    pthread_cond_signal(&t->commit_ready);
-    pthread_mutex_unlock(&t->lock);
+    pthread_cond_signal(&t->core->commit_ready);
+    pthread_mutex_unlock(&t->core->lock);
 }
 
 int store_threads_read(struct store_threads *t, struct read_job *job)
 {
-    pthread_mutex_lock(&t->lock);
+    pthread_mutex_lock(&t->core->lock);
     int rc = queue_push(&t->reads, job);
-    if (!rc && t->reader_waits) {
-        t->reader_waits = false; /* one signal wakes it for all that comes meanwhile */
-        pthread_cond_signal(&t->read_ready);
+    if (!rc && t->core->reader_waits) {
+        t->core->reader_waits = false; /* one signal wakes it for all that comes meanwhile */
+        pthread_cond_signal(&t->core->read_ready);
     }
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_unlock(&t->core->lock);
     return rc;
 }
 
 struct commit_job *store_threads_committed(struct store_threads *t)
 {
-    pthread_mutex_lock(&t->lock);
+    pthread_mutex_lock(&t->core->lock);
     struct commit_job *job = t->committed;
     t->committed = NULL;
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_unlock(&t->core->lock);
     return job;
 }
 
 struct read_job *store_threads_read_done(struct store_threads *t)
 {
-    pthread_mutex_lock(&t->lock);
+    pthread_mutex_lock(&t->core->lock);
     struct read_job *job = queue_pop(&t->reads_done);
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_unlock(&t->core->lock);
     return job;
 }
 
 void store_threads_hist(struct store_threads *t, struct hist *commit_us)
 {
-    pthread_mutex_lock(&t->lock);
-    *commit_us = t->commit_us;
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_lock(&t->core->lock);
+    *commit_us = t->core->commit_us;
+    pthread_mutex_unlock(&t->core->lock);
 }
 
-void store_threads_stop(struct store_threads *t)
+void store_threads_stop(struct store_threads *any)
 {
-    if (!t)
+    if (!any)
         return;
+    struct store_core *t = any->core;
     pthread_mutex_lock(&t->lock);
     t->stopping = true;
     pthread_cond_signal(&t->commit_ready);
@@ -265,11 +318,14 @@ void store_threads_stop(struct store_threads *t)
     pthread_mutex_unlock(&t->lock);
     pthread_join(t->committer, NULL);
     pthread_join(t->reader, NULL);
-    struct read_job *job;
-    while ((job = queue_pop(&t->reads_done)))
-        read_job_free(job);
-    free(t->reads.at);
-    free(t->reads_done.at);
+    for (unsigned i = 0; i < t->n; i++) {
+        struct read_job *job;
+        while ((job = queue_pop(&t->of[i]->reads_done)))
+            read_job_free(job);
+        free(t->of[i]->reads.at);
+        free(t->of[i]->reads_done.at);
+        free(t->of[i]);
+    }
     pthread_mutex_destroy(&t->lock);
     pthread_cond_destroy(&t->commit_ready);
     pthread_cond_destroy(&t->read_ready);

@@ -131,7 +131,11 @@ static int check_population(struct place *at, struct scenario *s, uint32_t i)
         return scenario_error(at, ERR_RANGE, "clients: must be at least 1");
     if (p->chat_size < 2 || p->chat_size > 1024)
         return scenario_error(at, ERR_RANGE, "chat_size: must lie in 2..1024");
-    if (p->clients < 2)
+    if (p->joins[0] &&
+        (!i || (strcmp(p->joins, s->load[i - 1].name) != 0 && strcmp(p->joins, s->load[i - 1].joins) != 0)))
+        return scenario_error(at, ERR_INVALID, "joins: '%s' must stand before it, with those that join it",
+                              p->joins);
+    if (p->clients < 2 && !p->joins[0])
         return scenario_error(at, ERR_RANGE, "clients: a chat needs 2");
     if (!p->chats_per_client || p->chats_per_client > 1000)
         return scenario_error(at, ERR_RANGE, "chats_per_client: must lie in 1..1000");

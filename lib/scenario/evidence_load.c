@@ -46,6 +46,24 @@ static void read_counts(const json_t *o, struct judge_scope *scope, struct repor
     }
 }
 
+/* Only a population that types has them. */
+static void read_typing(const json_t *o, struct judge_scope *scope)
+{
+    static const struct {
+        const char *key;
+        enum metric m;
+    } figures[] = {{"typing_shown", METRIC_TYPING_SHOWN},
+                   {"typing_back", METRIC_TYPING_BACK},
+                   {"typing_missed", METRIC_TYPING_MISSED}};
+    struct report_times stale;
+    read_times(o, "typing_stale_ms", scope, METRIC_TYPING_STALE_MS, &stale);
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        const json_t *v = json_object_get(o, figures[i].key);
+        if (json_is_integer(v))
+            judge_set(scope, figures[i].m, (double)json_integer_value(v));
+    }
+}
+
 /* Figures of a flood (load/flood_report.c); -1 there: not known. */
 static void read_flood(const json_t *o, struct judge_scope *scope)
 {
@@ -100,6 +118,7 @@ static void read_population(struct evidence *e, const json_t *o, const struct sc
     read_counts(o, scope, p);
     read_times(o, "latency_ms", scope, METRIC_DELIVERY_MS, &p->latency);
     read_times(o, "accept_ms", scope, METRIC_ACCEPT_MS, &p->accept);
+    read_typing(o, scope);
     if (from->flood.on) {
         struct report_times server;
         read_times(o, "server_ms", scope, METRIC_SERVER_MS, &server);

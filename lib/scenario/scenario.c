@@ -63,6 +63,8 @@ static int read_habits(struct place *at, void *out, const json_t *v)
         NUMBER(scenario_habits, "network_change_gap", FIELD_DURATION, network_change_gap),
         NUMBER(scenario_habits, "resend_after", FIELD_DURATION, resend_after),
         NUMBER(scenario_habits, "resend_share", FIELD_SHARE, resend_share_ppm),
+        NUMBER(scenario_habits, "typing_every", FIELD_DURATION, typing_every),
+        NUMBER(scenario_habits, "typing_for", FIELD_DURATION, typing_for),
         NUMBER(scenario_habits, "storage_loss", FIELD_SHARE, storage_loss_ppm),
         FIELDS_END};
     return scenario_read_object(at, v, fields, NULL, &((struct scenario_population *)out)->habits);
@@ -93,6 +95,7 @@ static int read_population(struct place *at, void *out, const json_t *v)
         REQUIRED(scenario_population, "clients", FIELD_U32, clients),
         TEXT(scenario_population, "client", client),
         REQUIRED(scenario_population, "rate", FIELD_RATE, rate_per_1000s),
+        TEXT(scenario_population, "joins", joins),
         NUMBER(scenario_population, "chat_size", FIELD_U32, chat_size),
         NUMBER(scenario_population, "chats_per_client", FIELD_U32, chats_per_client),
         CUSTOM("body", false, read_body),

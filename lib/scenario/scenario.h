@@ -34,11 +34,12 @@ struct scenario_link {
 struct scenario_habits {
     uint64_t background_every, background_for; /* app leaves the foreground; nothing is read meanwhile */
     uint64_t kill_after;                       /* fixed: a suspended app's socket is killed after this long */
-    uint64_t network_change_every; /* new source address; the old socket is left behind silently */
-    uint64_t network_change_gap;   /* fixed: time without any network in between */
-    uint64_t resend_after;         /* fixed: a person presses "send again" when no tick came */
-    uint32_t resend_share_ppm;     /* so many do */
-    uint32_t storage_loss_ppm;     /* of returns to the foreground: the phone lost what it had surfaced */
+    uint64_t network_change_every;     /* new source address; the old socket is left behind silently */
+    uint64_t network_change_gap;       /* fixed: time without any network in between */
+    uint64_t resend_after;             /* fixed: a person presses "send again" when no tick came */
+    uint32_t resend_share_ppm;         /* so many do */
+    uint64_t typing_every, typing_for; /* a person begins to type, and sends nothing after all */
+    uint32_t storage_loss_ppm;         /* of returns to the foreground: the phone lost what it had surfaced */
 };
 
 /* With this, a population is a flood: sessions of chat.mux.v1, up to millions, each behind a simulated link
@@ -57,6 +58,8 @@ struct scenario_population {
     char client[64];             /* "reliable", "legacy", "legacy+retry+ack+resync" (any subset) */
     uint64_t rate_per_1000s;     /* messages of the whole population per 1000 s, open loop (Poisson) */
     uint32_t chat_size;          /* members per chat, default 6; chats stay within the population */
+    char joins[SCENARIO_NAME];   /* "": its own chats; else in those of the population before it, or of that
+                                    which it joins */
     uint32_t chats_per_client;   /* default 1 */
     uint32_t body_min, body_max; /* bytes, default 20..200 */
     char texts[256];             /* file of texts, one a line; "": built-in seeded generator */

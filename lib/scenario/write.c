@@ -48,6 +48,8 @@ static void write_habits(struct buf *out, const struct scenario_habits *h)
     also(out, "network_change_every", h->network_change_every);
     also(out, "network_change_gap", h->network_change_gap);
     also(out, "resend_after", h->resend_after);
+    also(out, "typing_every", h->typing_every);
+    also(out, "typing_for", h->typing_for);
     share(out, "resend_share", h->resend_share_ppm);
     share(out, "storage_loss", h->storage_loss_ppm);
     buf_str(out, " }");
@@ -83,6 +85,10 @@ static void write_population(struct buf *out, const struct scenario_population *
     if (p->link[0]) {
         buf_str(out, ", ");
         text(out, "link", p->link);
+    }
+    if (p->joins[0]) {
+        buf_str(out, ", ");
+        text(out, "joins", p->joins);
     }
     buf_printf(out, ", \"clients\": %" PRIu32 ", ", p->clients);
     text(out, "client", p->client);

@@ -17,7 +17,7 @@ static void on_event(void *arg, struct stream *st, enum stream_side side, enum s
 static bool on_accept(void *arg, struct stream *st)
 {
     (void)st;
-    return server_listens(((struct load_socket *)arg)->sim);
+    return server_listens(((struct load_socket *)arg)->server);
 }
 
 static const struct stream_ops ops = {.packet = net_packet, .event = on_event, .accept = on_accept};
@@ -28,6 +28,7 @@ struct load_socket *conn_new(struct sim *s, uint32_t source)
     if (!c)
         return NULL;
     c->sim = s;
+    c->server = &s->servers[s->nodes > 1 ? rng_below(&s->rng, s->nodes) : 0];
     c->source = source;
     c->radio = source ? net_radio_of(s, source) : NULL;
     s->conns_made++;

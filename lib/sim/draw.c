@@ -7,8 +7,9 @@
 #include "util/clock.h"
 #include "util/rng.h"
 
-#define FAULTS_MAX 9u
-#define STREAM     (8ull << 40)
+#define FAULTS_MAX   9u
+#define STREAM       (8ull << 40)
+#define NODES_STREAM (11ull << 40)
 
 struct draw {
     struct rng rng;
@@ -106,6 +107,10 @@ static void draw_habits(struct draw *d, struct scenario_habits *h, bool linked)
     if (coin(d, 50)) {
         h->resend_after = ms(d, 500, 10000);
         h->resend_share_ppm = (uint32_t)between(d, 1, 100) * 10000;
+    }
+    if (coin(d, 40)) {
+        h->typing_every = ms(d, 1000, 30000);
+        h->typing_for = ms(d, 500, 15000);
     }
 }
 
@@ -238,6 +243,10 @@ static void draw_faults(struct draw *d)
         draw_values(d, f);
         s->faults_n++;
     }
+    /* until when somebody types is told by the server's clock, which clients learn when they connect */
+    for (uint32_t i = 0; i < s->faults_n; i++)
+        for (uint32_t k = 0; k < s->load_n && s->faults[i].what == FAULT_CLOCK_JUMP; k++)
+            s->load[k].habits.typing_every = s->load[k].habits.typing_for = 0;
 }
 
 static void draw_server(struct draw *d)
@@ -255,6 +264,25 @@ static void draw_server(struct draw *d)
         number(d, s->server_args, sizeof s->server_args, " --queue ", 2, 64, "kB");
 }
 
+/* More nodes than one, from dice of their own: seeds that have one stay what they were. */
+static void draw_nodes(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, NODES_STREAM);
+    bool several = coin(&d, 35) && strcmp(s->server_delivery, "reliable") == 0;
+    for (uint32_t i = 0; i < s->faults_n; i++)
+        several &= s->faults[i].what != FAULT_RESTORE && s->faults[i].what != FAULT_CORRUPT;
+    if (!several)
+        return;
+    number(&d, s->server_args, sizeof s->server_args, " --nodes ", 2, 4, "");
+    if (coin(&d, 60))
+        number(&d, s->server_args, sizeof s->server_args, " --bus-drop ", 100, 50000, "");
+    if (coin(&d, 60)) {
+        number(&d, s->server_args, sizeof s->server_args, " --cut-every ", 2, 20, "s");
+        number(&d, s->server_args, sizeof s->server_args, " --cut-for ", 100, 12000, "ms");
+    }
+}
+
 void sim_draw(struct scenario *s, uint64_t seed)
 {
     struct draw d = {.s = s};
@@ -270,6 +298,7 @@ void sim_draw(struct scenario *s, uint64_t seed)
     for (uint32_t i = 0; i < s->load_n; i++)
         draw_population(&d, i);
     draw_faults(&d);
+    draw_nodes(s, seed);
     s->expect[0] = strdup("audit_violations == 0");
     s->expect_n = s->expect[0] ? 1 : 0;
 }

@@ -101,6 +101,7 @@ bool sim_keeps_copies(const struct sim *s)
 
 void faults_begin(struct sim *s)
 {
+    nodes_begin(s);
     for (uint32_t i = 0; i < s->s->faults_n; i++) {
         const struct scenario_fault *f = &s->s->faults[i];
         if (f->what == FAULT_RESTORE && f->duration)
@@ -111,7 +112,7 @@ void faults_begin(struct sim *s)
 static void keep_mark(const struct sim *s, char out[512])
 {
     char path[96];
-    snprintf(path, sizeof path, "%s/mark", s->server.keys_dir);
+    snprintf(path, sizeof path, "%s/mark", s->servers[0].keys_dir);
     FILE *f = fopen(path, "re");
     size_t n = f ? fread(out, 1, 511, f) : 0;
     out[n] = 0;
@@ -122,7 +123,7 @@ static void keep_mark(const struct sim *s, char out[512])
 static void put_mark(const struct sim *s, const char *text)
 {
     char path[96];
-    snprintf(path, sizeof path, "%s/mark", s->server.keys_dir);
+    snprintf(path, sizeof path, "%s/mark", s->servers[0].keys_dir);
     FILE *f = *text ? fopen(path, "we") : NULL;
     if (!f)
         return;
@@ -133,7 +134,7 @@ static void put_mark(const struct sim *s, const char *text)
 static void backup(struct sim *s)
 {
     struct kv *copy;
-    if (kv_mem_copy(&copy, s->server.kv, NULL))
+    if (kv_mem_copy(&copy, s->servers[0].kv, NULL))
         return;
     if (s->backup)
         s->backup->ops->close(s->backup);
@@ -144,14 +145,14 @@ static void backup(struct sim *s)
 /* Whatever the damage, a server that refuses its store is down until somebody puts another one there. */
 static void corrupt(struct sim *s)
 {
-    server_kill(s, SIGKILL, 0);
-    s->server.broken = true;
+    server_kill(&s->servers[0], SIGKILL, 0);
+    s->servers[0].broken = true;
 }
 
 void faults_image(struct sim *s, uint32_t index)
 {
     struct kv *copy;
-    if (s->image[index] || kv_mem_copy(&copy, s->server.kv, NULL))
+    if (s->image[index] || kv_mem_copy(&copy, s->servers[0].kv, NULL))
         return;
     s->image[index] = copy;
     keep_mark(s, s->mark[0]);
@@ -170,21 +171,22 @@ void faults_release(struct sim *s)
 static void restore(struct sim *s, uint32_t index)
 {
     const struct scenario_fault *f = &s->s->faults[index];
+    struct sim_server *v = &s->servers[0]; /* there are no others (server_init) */
     struct kv *image = s->image[index];
     uint64_t again = s->now_ns + (f->restart ? f->restart : NS_PER_S);
-    if ((!s->server.up && !s->server.broken) || (!image && !s->backup))
+    if ((!v->up && !v->broken) || (!image && !s->backup))
         return;
     if (!image && kv_mem_copy(&image, s->backup, NULL))
         return;
     /* Stopped by its operator first: a server that dies leaves a mark up to a second old, and what it
      * committed after that can be taken away unseen by the mark. */
-    s->server.broken = false;
-    if (strcmp(f->set, "sudden") == 0 || !s->server.up)
-        server_kill(s, SIGKILL, again);
+    v->broken = false;
+    if (strcmp(f->set, "sudden") == 0 || !v->up)
+        server_kill(v, SIGKILL, again);
     else
-        server_stop(s, again);
-    s->server.kv->ops->close(s->server.kv);
-    s->server.kv = image;
+        server_stop(v, again);
+    v->kv->ops->close(v->kv);
+    v->kv = image;
     if (strcmp(f->set, "blind") == 0)
         put_mark(s, s->mark[!s->image[index]]);
     s->image[index] = NULL;
@@ -200,7 +202,7 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     watch_note(s, fault_name(f->what), index);
     switch (f->what) {
     case FAULT_KILL_SERVER:
-        server_kill(s, f->signal, again);
+        server_kill(server_some(s), f->signal, again);
         break;
     case FAULT_BLACKOUT:
     case FAULT_LINK:
@@ -210,16 +212,16 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     case FAULT_NETWORK_CHANGE:
         break;
     case FAULT_POWER_CUT:
-        server_power_cut(s, again);
+        server_power_cut(server_some(s), again);
         break;
     case FAULT_RESTORE:
         restore(s, index);
         break;
     case FAULT_DISK_FULL:
-        s->server.full_until_ns = s->now_ns + f->duration;
+        server_some(s)->full_until_ns = s->now_ns + f->duration;
         break;
     case FAULT_SYNC_FAILS:
-        s->server.sync_fails = true;
+        server_some(s)->sync_fails = true;
         break;
     case FAULT_CLOCK_JUMP:
         *(strcmp(f->target, "server") ? &s->phones_skew_us : &s->server_skew_us) += f->by / 1000;
@@ -250,7 +252,6 @@ int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx)
 /* Whatever still lasts is undone; a server that is down comes back. */
 int faults_heal(struct sim *s, struct err_ctx *ctx)
 {
-    struct sim_server *v = &s->server;
     struct netem_profile fair;
     int rc = 0;
     for (uint32_t i = 0; i < s->s->faults_n && !rc; i++)
@@ -262,11 +263,15 @@ int faults_heal(struct sim *s, struct err_ctx *ctx)
         if (!rc)
             net_profile(s, i, &fair);
     }
-    v->full_until_ns = 0;
-    v->sync_fails = false;
-    if (v->stopped)
-        server_continue(s);
-    if (!v->up && v->restart_ns)
-        sim_plan(s, s->now_ns, SIM_START, NULL, v->incarnation);
+    for (uint16_t i = 0; i < s->nodes; i++) {
+        struct sim_server *v = &s->servers[i];
+        v->full_until_ns = 0;
+        v->sync_fails = false;
+        if (v->stopped)
+            server_continue(v);
+        if (!v->up && v->restart_ns)
+            sim_plan(s, s->now_ns, SIM_START, v, v->incarnation);
+    }
+    nodes_heal(s);
     return rc;
 }

@@ -39,7 +39,7 @@ static void ask(struct sim *s, uint64_t user, const struct msg *m)
     BUG_ON(!c);
     c->console = true;
     c->user = user;
-    if (server_console(s, c) && token_mint(&s->keys, &t, &token) == 0) {
+    if (server_console(c) && token_mint(&s->keys, &t, &token) == 0) {
         say(s, c,
             &(struct msg){.t = MSG_HELLO,
                           .device = DEVICE,

@@ -271,7 +271,7 @@ void net_arrive(struct sim *s, struct sim_packet *packet)
     s->spare = packet;
     if (reason) {
         trace_packet(s, c, &p, HOP_LINK_DROP, reason);
-    } else if (dir == NETEM_DOWN || !s->server.dark) { /* a machine without power answers nothing */
+    } else if (dir == NETEM_DOWN || !c->server->dark) { /* a machine without power answers nothing */
         trace_packet(s, c, &p, HOP_LINK_DELIVER, REASON_NONE);
         stream_arrive(&c->stream, &p, s->now_ns);
         conn_arm(c);

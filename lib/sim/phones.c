@@ -190,7 +190,7 @@ static void world_phase(void *arg, const char *name)
 static bool world_more(void *arg)
 {
     struct sim *s = arg;
-    return s->config.demand && !(s->server.up && watch_converged(s));
+    return s->config.demand && !(server_all_up(s) && watch_converged(s));
 }
 
 /* ---- what sockets tell the phones ---- */
@@ -321,6 +321,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                     .clients = p->clients,
                                     .features = features,
                                     .rate_per_1000s = p->rate_per_1000s,
+                                    .joins = p->joins[0] != 0,
                                     .chat_size = p->chat_size,
                                     .chats_per_client = p->chats_per_client,
                                     .body_min = p->body_min,
@@ -336,6 +337,8 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .network_change_gap = p->habits.network_change_gap,
                                                .resend_after = p->habits.resend_after,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
+                                               .typing_every = p->habits.typing_every,
+                                               .typing_for = p->habits.typing_for,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);

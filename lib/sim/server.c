@@ -10,10 +10,12 @@
 #define OBJECTS_MAX 50u /* of one frame, and 64 KiB (transport/ws_server.h) */
 #define FRAME_MAX   65536u
 
-uint64_t server_step(struct sim *s, struct node_event *e)
+uint64_t server_step(struct sim_server *v, struct node_event *e)
 {
-    e->now = sim_now(s, s->server_skew_us);
-    return node_step(s->server.node, e);
+    e->now = sim_now(v->sim, v->sim->server_skew_us);
+    if (v->sim->bus)
+        bus_mem_now(v->sim->bus, v->sim->now_ns);
+    return node_step(v->node, e);
 }
 
 /* ---- effects ---- */
@@ -23,8 +25,8 @@ static void mark_dirty(struct load_socket *c)
     if (c->dirty)
         return;
     c->dirty = true;
-    c->next_dirty = c->sim->server.dirty;
-    c->sim->server.dirty = c;
+    c->next_dirty = c->sim->dirty;
+    c->sim->dirty = c;
 }
 
 static void queue_object(struct load_socket *c, struct shared_frame *f)
@@ -45,17 +47,18 @@ static void queue_object(struct load_socket *c, struct shared_frame *f)
     mark_dirty(c);
 }
 
-static void plan_read(struct sim *s, struct read_job *job)
+static void plan_read(struct sim_server *v, struct read_job *job)
 {
-    struct sim_server *v = &s->server;
+    struct sim *s = v->sim;
     uint64_t from = v->reads_until_ns > s->now_ns ? v->reads_until_ns : s->now_ns;
     v->reads_until_ns = from + 30 * NS_PER_US + rng_exp(&s->rng, 70 * NS_PER_US);
-    sim_plan(s, v->reads_until_ns, SIM_READ, job, v->incarnation);
+    sim_plan(s, v->reads_until_ns, SIM_READ, job, server_mark(v));
 }
 
 void server_effect(void *arg, const struct effect *e)
 {
-    struct sim *s = arg;
+    struct sim_server *v = arg;
+    struct sim *s = v->sim;
     struct load_socket *c = e->link;
     switch (e->kind) {
     case EFFECT_SEND:
@@ -73,15 +76,20 @@ void server_effect(void *arg, const struct effect *e)
         sim_plan(s, s->now_ns + CLOSE_NS, SIM_LATE, c, STREAM_SERVER);
         break;
     case EFFECT_COMMIT:
-        s->server.flying = e->commit;
-        sim_plan(s, s->now_ns + s->server.disk_ns / 3 + rng_exp(&s->rng, s->server.disk_ns * 2 / 3),
-                 SIM_COMMIT, e->commit, s->server.incarnation);
+        v->flying = e->commit;
+        sim_plan(s, s->now_ns + s->disk_ns / 3 + rng_exp(&s->rng, s->disk_ns * 2 / 3), SIM_COMMIT, e->commit,
+                 server_mark(v));
         break;
     case EFFECT_READ:
-        plan_read(s, e->read);
+        plan_read(v, e->read);
         break;
     case EFFECT_HTTP_REPLY:
         break; /* nobody asks over HTTP here */
+    case EFFECT_BUS:
+        sim_mix(s, hash_bytes(e->data, e->len, e->to));
+        if (v->bus)
+            bus_send(v->bus, e->to, e->data, e->len);
+        break;
     }
 }
 
@@ -123,8 +131,9 @@ static void send_frame(struct load_socket *c)
     for (uint32_t i = 0; i < n; i++) {
         struct shared_frame *o = f->object[i];
         if (c->number)
-            server_step(s, &(struct node_event){
-                               .kind = NODE_WRITTEN, .conn = c->number, .frame = o, .offset = f->end});
+            server_step(
+                c->server,
+                &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = o, .offset = f->end});
     }
     for (uint32_t i = 0; i < n; i++)
         shared_frame_unref(f->object[i]);
@@ -149,7 +158,7 @@ static void flush_console(struct load_socket *c)
     while (c->number && c->pending_n) {
         struct shared_frame *f = c->pending[c->pending_first++];
         c->pending_n--;
-        server_step(c->sim, &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = f});
+        server_step(c->server, &(struct node_event){.kind = NODE_WRITTEN, .conn = c->number, .frame = f});
         shared_frame_unref(f);
     }
 }
@@ -173,8 +182,8 @@ static void flush_one(struct load_socket *c)
 void server_flush(struct sim *s)
 {
     struct load_socket *c;
-    while ((c = s->server.dirty)) {
-        s->server.dirty = c->next_dirty;
+    while ((c = s->dirty)) {
+        s->dirty = c->next_dirty;
         c->dirty = false;
         c->refs++;
         flush_one(c);
@@ -184,39 +193,52 @@ void server_flush(struct sim *s)
 
 /* ---- connections ---- */
 
-bool server_listens(const struct sim *s)
+bool server_listens(const struct sim_server *v)
 {
-    return s->server.up && !s->server.draining;
+    return v->up && !v->draining;
+}
+
+bool server_all_up(const struct sim *s)
+{
+    for (uint16_t i = 0; i < s->nodes; i++)
+        if (!s->servers[i].up)
+            return false;
+    return true;
+}
+
+struct sim_server *server_some(struct sim *s)
+{
+    return &s->servers[s->nodes > 1 ? rng_below(&s->rng, s->nodes) : 0];
 }
 
 static void closed(struct load_socket *c, int code, enum reason reason)
 {
-    struct sim *s = c->sim;
     if (!c->number)
         return;
-    server_step(s,
+    server_step(c->server,
                 &(struct node_event){.kind = NODE_CLOSED, .conn = c->number, .code = code, .reason = reason});
     conn_drop_server(c);
     c->served = false;
-    s->server.conns--;
+    c->server->conns--;
 }
 
-bool server_console(struct sim *s, struct load_socket *c)
+bool server_console(struct load_socket *c)
 {
     stream_vanish(&c->stream, STREAM_PHONE);
     stream_vanish(&c->stream, STREAM_SERVER);
-    if (!server_listens(s) || s->server.stopped)
+    if (!server_listens(c->server) || c->server->stopped)
         return false;
     c->served = true;
-    c->number = server_step(s, &(struct node_event){.kind = NODE_OPEN, .link = c});
-    s->server.conns++;
+    c->number = server_step(c->server, &(struct node_event){.kind = NODE_OPEN, .link = c});
+    c->server->conns++;
     return true;
 }
 
 void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n)
 {
     if (c->number && !c->closing)
-        server_step(s, &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
+        server_step(c->server,
+                    &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
     server_flush(s);
 }
 
@@ -231,9 +253,9 @@ static void open_conn(struct load_socket *c)
                                     .sport = c->port,
                                     .dport = SIM_SERVER_PORT}};
     c->served = true;
-    c->number = server_step(s, &e);
+    c->number = server_step(c->server, &e);
     BUG_ON(!c->number);
-    s->server.conns++;
+    c->server->conns++;
     c->down_end = SIM_ANSWER_BYTES;
     stream_write(&c->stream, STREAM_SERVER, SIM_ANSWER_BYTES, s->now_ns);
 }
@@ -250,7 +272,7 @@ static void read_conn(struct load_socket *c)
         sim_mix(s, hash_bytes(f->data, f->n, f->end));
         if (!c->closing)
             server_step(
-                s,
+                c->server,
                 &(struct node_event){
                     .kind = NODE_FRAME, .conn = c->number, .data = f->data, .len = f->n, .offset = f->end});
         frame_free(f, false);
@@ -277,7 +299,7 @@ static void end_conn(struct load_socket *c, enum stream_event e)
 void server_event(struct load_socket *c, enum stream_event e)
 {
     struct sim *s = c->sim;
-    if (s->server.stopped) {
+    if (c->server->stopped) {
         c->unheard = true;
         if (e != STREAM_DATA && e != STREAM_ROOM && e != STREAM_CONNECTED)
             c->ended[STREAM_SERVER] = (uint8_t)e;
@@ -311,46 +333,47 @@ void server_late(struct load_socket *c)
 /* ---- the store's threads ---- */
 
 /* The process ends by itself, as after any failed write; its supervisor starts it again. */
-static void die(struct sim *s)
+static void die(struct sim_server *v)
 {
-    s->server.sync_fails = false;
-    server_kill(s, SIGKILL, s->now_ns + NS_PER_S);
-    kv_mem_crash_some(s->server.kv, rng_u64(&s->rng));
+    v->sync_fails = false;
+    server_kill(v, SIGKILL, v->sim->now_ns + NS_PER_S);
+    kv_mem_crash_some(v->kv, rng_u64(&v->sim->rng));
 }
 
 /* The next write or the one after it fails, with its rows on the disk or not. */
-void server_fail_a_write(struct sim *s)
+void server_fail_a_write(struct sim_server *v)
 {
+    struct sim *s = v->sim;
     uint64_t after = rng_below(&s->rng, 2);
     bool applied = rng_hit(&s->rng, RNG_SHARE(500000));
-    kv_mem_fail(s->server.kv, after, ERR_IO, applied);
+    kv_mem_fail(v->kv, after, ERR_IO, applied);
 }
 
-static void commit_done(struct sim *s, struct commit_job *job)
+static void commit_done(struct sim_server *v, struct commit_job *job)
 {
-    struct sim_server *v = &s->server;
+    struct sim *s = v->sim;
     v->flying = NULL;
     v->armed |= v->sync_fails;
     if (v->sync_fails)
-        server_fail_a_write(s);
+        server_fail_a_write(v);
     else if (s->now_ns < v->full_until_ns)
         kv_mem_fail(v->kv, 0, ERR_FULL, false);
     job_run_commit(v->store, job);
     v->unmarked = true;
     if (job->rc && job->rc != ERR_FULL) { /* the process exits: the reopened store decides */
-        die(s);
+        die(v);
         return;
     }
     if (!job->rc)
-        watch_committed(s, &job->batch);
-    server_step(s, &(struct node_event){.kind = NODE_COMMITTED, .commit = job});
+        watch_committed(s, v->store, &job->batch);
+    server_step(v, &(struct node_event){.kind = NODE_COMMITTED, .commit = job});
     server_flush(s);
 }
 
 void server_done(struct sim *s, const struct sim_event *e)
 {
-    struct sim_server *v = &s->server;
-    if (e->a != v->incarnation) { /* whoever asked is dead; a commit's memory went with the node */
+    struct sim_server *v = &s->servers[e->a & 3];
+    if (e->a != server_mark(v)) { /* whoever asked is dead; a commit's memory went with the node */
         if (e->kind == SIM_READ)
             read_job_free(e->p);
         return;
@@ -360,55 +383,55 @@ void server_done(struct sim *s, const struct sim_event *e)
         return;
     }
     if (e->kind == SIM_COMMIT) {
-        commit_done(s, e->p);
+        commit_done(v, e->p);
         return;
     }
     job_run_read(v->store, e->p);
-    server_step(s, &(struct node_event){.kind = NODE_READ_DONE, .read = e->p});
+    server_step(v, &(struct node_event){.kind = NODE_READ_DONE, .read = e->p});
     server_flush(s);
 }
 
 /* Each second after commits: the mark, so that a copy of the data can be told from the original. */
-static void keep_mark(struct sim *s)
+static void keep_mark(struct sim_server *v)
 {
-    struct sim_server *v = &s->server;
+    struct sim *s = v->sim;
     if (!v->unmarked || s->now_ns - v->marked_ns < NS_PER_S)
         return;
     v->unmarked = false;
     v->marked_ns = s->now_ns;
     if (store_mark(v->store, NULL))
-        die(s);
+        die(v);
 }
 
-static void stop_politely(struct sim *s)
+static void stop_politely(struct sim_server *v)
 {
-    struct sim_server *v = &s->server;
+    struct sim *s = v->sim;
     if (!v->closing && (node_idle(v->node) || s->now_ns >= v->drain_until_ns)) {
         v->closing = true;
-        server_step(s, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
+        server_step(v, &(struct node_event){.kind = NODE_DRAIN, .code = 1});
         server_flush(s);
     }
     if (v->closing && (!v->conns || s->now_ns >= v->drain_until_ns))
-        server_kill(s, SIGKILL, v->restart_ns);
+        server_kill(v, SIGKILL, v->restart_ns);
 }
 
-void server_plan_tick(struct sim *s, uint64_t at_ns)
+void server_plan_tick(struct sim_server *v, uint64_t at_ns)
 {
-    s->server.tick_ns = at_ns;
-    sim_plan(s, at_ns, SIM_TICK, NULL, s->server.incarnation);
+    v->tick_ns = at_ns;
+    sim_plan(v->sim, at_ns, SIM_TICK, v, v->incarnation);
 }
 
-void server_tick(struct sim *s)
+void server_tick(struct sim_server *v)
 {
-    struct sim_server *v = &s->server;
+    struct sim *s = v->sim;
     if (v->stopped || !v->up || v->tick_ns != s->now_ns)
         return;
-    server_plan_tick(s, s->now_ns + SIM_TICK_NS);
-    server_step(s, &(struct node_event){.kind = NODE_TICK});
+    server_plan_tick(v, s->now_ns + SIM_TICK_NS);
+    server_step(v, &(struct node_event){.kind = NODE_TICK});
     server_flush(s);
-    keep_mark(s);
+    keep_mark(v);
     if (v->up && v->draining)
-        stop_politely(s);
+        stop_politely(v);
 }
 
 void server_wake(struct load_socket *c)

@@ -93,18 +93,18 @@ static int dispatch(struct sim *s, const struct sim_event *e, struct err_ctx *ct
         load_tick(s->load);
         break;
     case SIM_TICK:
-        if (e->a == s->server.incarnation)
-            server_tick(s);
+        if (e->a == ((struct sim_server *)e->p)->incarnation)
+            server_tick(e->p);
         break;
     case SIM_COMMIT:
     case SIM_READ:
         server_done(s, e);
         break;
     case SIM_START:
-        return server_start(s, ctx);
+        return server_start(e->p, ctx);
     case SIM_CONTINUE:
-        if (e->a == s->server.incarnation)
-            server_continue(s);
+        if (e->a == ((struct sim_server *)e->p)->incarnation)
+            server_continue(e->p);
         break;
     case SIM_WEATHER:
         net_weather(s, e->p);
@@ -116,6 +116,12 @@ static int dispatch(struct sim *s, const struct sim_event *e, struct err_ctx *ct
         break;
     case SIM_MEMBERS:
         members_change(s, e->p);
+        break;
+    case SIM_BUS:
+        nodes_due(s, e->at_ns);
+        break;
+    case SIM_BUS_CUT:
+        nodes_cut(e->p, e->a != 0);
         break;
     case SIM_KINDS:
         BUG_ON("no event");
@@ -148,6 +154,8 @@ int sim_run(struct sim *s, uint64_t until_ns, bool (*enough)(struct sim *s), str
         if (rc)
             return rc;
         phones_plan(s);
+        watch_time(s);
+        nodes_plan(s);
         if (sim_failed(s) || (enough && enough(s)))
             return 0;
         if (s->events % 65536 == 0 && s->config.interrupted && *s->config.interrupted)

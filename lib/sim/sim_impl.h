@@ -2,6 +2,7 @@
 #ifndef SIM_SIM_IMPL_H
 #define SIM_SIM_IMPL_H
 
+#include "bus/mem.h"
 #include "crypto/keys.h"
 #include "load/load.h"
 #include "netem/link.h"
@@ -21,17 +22,19 @@ enum sim_kind {
     SIM_PACKET,     /* p: struct sim_packet */
     SIM_TIMER,      /* p: connection, a: side: a stream's deadline */
     SIM_LOAD,       /* the phones' next timer */
-    SIM_TICK,       /* the server's */
-    SIM_COMMIT,     /* p: commit_job; a: incarnation */
-    SIM_READ,       /* p: read_job; a: incarnation */
+    SIM_TICK,       /* p: server, a: incarnation */
+    SIM_COMMIT,     /* p: commit_job; a: server_mark */
+    SIM_READ,       /* p: read_job; a: server_mark */
     SIM_LOOK,       /* p: connection: the phone looks at its socket again */
     SIM_LATE,       /* p: connection, a: side: connecting, or closing, took too long */
-    SIM_START,      /* the server starts (again) */
-    SIM_CONTINUE,   /* after SIGSTOP */
+    SIM_START,      /* p: a server that starts (again) */
+    SIM_CONTINUE,   /* p: server, a: incarnation: after SIGSTOP */
     SIM_WEATHER,    /* p: radio: its state may change (only with a trace) */
     SIM_FAULT_ENDS, /* a: index */
     SIM_IMAGE,      /* a: index of the restore that will want it */
     SIM_MEMBERS,    /* p: struct sim_change */
+    SIM_BUS,        /* a datagram between nodes is due */
+    SIM_BUS_CUT,    /* p: a node that is cut off; a: 1, or 0: joined again */
     SIM_KINDS
 };
 
@@ -66,9 +69,11 @@ struct sim_queue {
 };
 
 struct sim;
+struct sim_server;
 /* A connection, both ends. Phones know it as their socket. */
 struct load_socket {
     struct sim *sim;
+    struct sim_server *server; /* the node at its other end */
     struct stream stream;
     struct load_phone *phone; /* NULL: it has let go */
     struct load_socket *next, *prev, *next_dirty;
@@ -101,7 +106,11 @@ struct sim_packet {
     struct stream_packet p;
 };
 
+#define SIM_NODES_MAX 4u
 struct sim_server {
+    struct sim *sim;
+    uint16_t index;
+    struct bus *bus; /* NULL: alone, or down */
     struct kv *kv;
     struct store *store;
     struct node *node;
@@ -112,13 +121,10 @@ struct sim_server {
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
     bool armed;        /* the disk was told to fail */
     bool sync_fails;   /* the next write */
-    uint64_t full_until_ns, disk_ns;
+    uint64_t full_until_ns;
     char keys_dir[64]; /* where the mark is kept; "": none is */
     uint64_t restart_ns, reads_until_ns, marked_ns, drain_until_ns, tick_ns;
-    unsigned features;
-    struct node_limits limits;
     struct commit_job *flying;
-    struct load_socket *dirty;
     uint64_t starts, commits, messages, sessions_max; /* of earlier incarnations */
 };
 
@@ -144,8 +150,19 @@ struct sim {
     struct sim_packet *spare;
     uint64_t conns_made;
     struct buf text; /* several objects as one frame */
-    /* server.c */
-    struct sim_server server;
+    /* server.c: the nodes, one unless server.args say more */
+    struct sim_server servers[SIM_NODES_MAX];
+    uint16_t nodes;
+    unsigned features;
+    struct node_limits limits;
+    uint64_t sequential_ns; /* delivery_fanout_parse */
+    bool presence_legacy;
+    uint64_t disk_ns; /* mean time of a commit with its fsync */
+    struct load_socket *dirty;
+    struct bus_mem *bus;
+    uint64_t bus_ns; /* when SIM_BUS is planned; 0: not */
+    uint64_t bus_drop, cut_every_ns, cut_for_ns;
+    bool healed;
     /* phones.c */
     struct load *load;
     struct load_population populations[SCENARIO_POPULATIONS_MAX];
@@ -163,7 +180,7 @@ struct sim {
     /* watch.c */
     struct live *live;
     struct sim_note *notes;
-    uint64_t notes_n;
+    uint64_t notes_n, watched_ns;
     /* traces */
     struct trace *trace[4];
     struct trace_writer *server_trace, *link_trace, *load_trace, *run_trace;
@@ -180,6 +197,11 @@ bool sim_keeps_copies(const struct sim *s);
 int sim_close_traces(struct sim *s);
 void sim_plan(struct sim *s, uint64_t at_ns, enum sim_kind kind, void *p, uint32_t a);
 void sim_mix(struct sim *s, uint64_t v);
+/* Of a job: which server asked, and in which of its lives. */
+static inline uint32_t server_mark(const struct sim_server *v)
+{
+    return v->incarnation << 2 | v->index;
+}
 static inline struct now sim_now(const struct sim *s, int64_t skew_us)
 {
     return (struct now){s->now_ns, 1764000000000000ull + (uint64_t)((int64_t)(s->now_ns / 1000) + skew_us)};
@@ -221,27 +243,42 @@ void phones_plan(struct sim *s); /* plan SIM_LOAD for the next timer */
 
 /* server.c */
 int server_init(struct sim *s, struct err_ctx *ctx);
-int server_start(struct sim *s, struct err_ctx *ctx);
-uint64_t server_step(struct sim *s, struct node_event *e);
+int server_start(struct sim_server *v, struct err_ctx *ctx);
+uint64_t server_step(struct sim_server *v, struct node_event *e);
 void server_flush(struct sim *s); /* what steps have queued goes into the sockets */
 void server_effect(void *arg, const struct effect *e);
-void server_plan_tick(struct sim *s, uint64_t at_ns);
-void server_fail_a_write(struct sim *s); /* the next one, or the one after it */
-void server_wake(struct load_socket *c); /* what came while it was stopped */
+void server_plan_tick(struct sim_server *v, uint64_t at_ns);
+void server_fail_a_write(struct sim_server *v); /* the next one, or the one after it */
+void server_wake(struct load_socket *c);        /* what came while it was stopped */
 void server_event(struct load_socket *c, enum stream_event e);
-bool server_listens(const struct sim *s);
-void server_tick(struct sim *s);
+bool server_listens(const struct sim_server *v);
+void server_tick(struct sim_server *v);
+bool server_all_up(const struct sim *s);
+/* The one a fault hits. */
+struct sim_server *server_some(struct sim *s);
 void server_done(struct sim *s, const struct sim_event *e); /* SIM_COMMIT, SIM_READ */
 void server_late(struct load_socket *c);
-void server_kill(struct sim *s, int signal, uint64_t again_ns);
-void server_stop(struct sim *s, uint64_t again_ns); /* in peace: what was written is synced and marked */
-void server_power_cut(struct sim *s, uint64_t again_ns);
+void server_kill(struct sim_server *v, int signal, uint64_t again_ns);
+void server_stop(struct sim_server *v,
+                 uint64_t again_ns); /* in peace: what was written is synced and marked */
+void server_power_cut(struct sim_server *v, uint64_t again_ns);
 /* A session without a network; false: the server is down. */
-bool server_console(struct sim *s, struct load_socket *c);
+bool server_console(struct load_socket *c);
 void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n);
-void server_continue(struct sim *s);
+void server_continue(struct sim_server *v);
 void server_release(struct sim *s);
 void server_counts(const struct sim *s, uint64_t *commits, uint64_t *messages, uint64_t *sessions_max);
+
+/* nodes.c: what joins the nodes */
+int nodes_init(struct sim *s, struct err_ctx *ctx);
+void nodes_release(struct sim *s);
+void nodes_plug(struct sim_server *v);
+void nodes_plan(struct sim *s);
+void nodes_due(struct sim *s, uint64_t at_ns);
+void nodes_begin(struct sim *s); /* the load begins: nodes are cut off now and then */
+void nodes_cut(struct sim_server *v, bool cut);
+void nodes_heal(struct sim *s);
+void nodes_freeze(struct sim_server *v, bool frozen);
 
 /* faults.c */
 int faults_check(struct sim *s, struct err_ctx *ctx);

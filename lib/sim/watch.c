@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "audit/live.h"
+#include "shard/shard.h"
 
-#define NOTES      32768u /* a power of two; of more, the oldest are forgotten */
+#define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
+#define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
 #define STORY_MAX  40u
 #define STORY_CHAT 12u
 
@@ -41,6 +43,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
                               .dedup = (features & DELIVERY_RETRY) != 0,
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
     p.copies = sim_keeps_copies(s);
+    p.typing = !strstr(s->s->server_args, "--presence legacy");
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
@@ -81,7 +84,7 @@ void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_
     }
 }
 
-void watch_committed(struct sim *s, const struct store_batch *b)
+void watch_committed(struct sim *s, struct store *store, const struct store_batch *b)
 {
     for (size_t i = 0; i < b->entries_n; i++) {
         const struct entry *e = &b->entries[i];
@@ -91,15 +94,21 @@ void watch_committed(struct sim *s, const struct store_batch *b)
     for (size_t i = 0; i < b->cursors_n; i++) {
         struct cursor c;
         const struct cursor *of = &b->cursors[i];
-        if (!store_cursor(s->server.store, of->chat, of->user, of->device, &c, NULL))
+        if (!store_cursor(store, of->chat, of->user, of->device, &c, NULL))
             live_cursor(s->live, &c);
     }
 }
 
-int watch_opened(struct sim *s, struct err_ctx *ctx)
+static bool owns(void *arg, uint64_t chat)
 {
-    watch_note(s, "server starts", s->server.starts);
-    return live_reopened(s->live, s->server.store, ctx);
+    const struct sim_server *v = arg;
+    return shard_of_chat(chat) % v->sim->nodes == v->index;
+}
+
+int watch_opened(struct sim *s, struct sim_server *v, struct err_ctx *ctx)
+{
+    watch_note(s, "server starts", v->starts);
+    return live_reopened(s->live, v->store, s->nodes > 1 ? owns : NULL, v, ctx);
 }
 
 void watch_restored(struct sim *s, bool blind)
@@ -121,7 +130,7 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_SUBMITTED:
         note(s, "said", &e->id, e->chat, c->user, e->intent);
         live_submitted(s->live, c->user, e->chat, &e->id,
-                       (c->config->features & CLIENT_RETRY) && (s->server.features & DELIVERY_RETRY));
+                       (c->config->features & CLIENT_RETRY) && (s->features & DELIVERY_RETRY));
         break;
     case CLIENT_RESENT:
         note(s, "pressed again", &e->id, e->chat, c->user, e->intent);
@@ -131,6 +140,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_DO_SEND:
         if (m->t == MSG_SEND)
             note(s, "sends", &m->id, m->chat, c->user, e->attempt);
+        if (m->t == MSG_TYPING)
+            live_typed(s->live, c->user, m->chat, s->now_ns);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);
@@ -147,6 +158,12 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
     case CLIENT_RECEIVED:
         if (e->reason == REASON_RESYNC)
             note(s, "receives, out of order", &m->id, m->chat, c->user, m->seq);
+        break;
+    case CLIENT_TYPING:
+    case CLIENT_TYPING_OVER:
+        note(s, e->type == CLIENT_TYPING ? "shows typing of" : "shows no more typing of", NULL, e->chat,
+             c->user, e->user);
+        live_typing(s->live, c->user, c->device, e->chat, e->user, e->type == CLIENT_TYPING, s->now_ns);
         break;
     case CLIENT_UNCONFIRMED:
         note(s, "is asked for copies", NULL, m->chat, c->user, m->ranges_n);
@@ -174,6 +191,14 @@ void watch_forgot(void *arg, uint64_t user, uint32_t device)
     struct sim *s = arg;
     note(s, "loses its storage", NULL, 0, user, device);
     live_forgot(s->live, user, device);
+}
+
+void watch_time(struct sim *s)
+{
+    if (s->now_ns < s->watched_ns)
+        return;
+    s->watched_ns = s->now_ns + WATCH_NS;
+    live_time(s->live, s->now_ns);
 }
 
 /* ---- the end ---- */

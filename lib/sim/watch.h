@@ -11,12 +11,14 @@ void watch_free(struct sim *s);
 void watch_devices(struct sim *s);
 /* The node queues a frame for a connection. */
 void watch_sent(struct sim *s, const struct load_socket *c, const struct shared_frame *f);
-void watch_committed(struct sim *s, const struct store_batch *b);
+void watch_committed(struct sim *s, struct store *store, const struct store_batch *b);
 /* The server has opened its store. */
-int watch_opened(struct sim *s, struct err_ctx *ctx);
+struct sim_server;
+int watch_opened(struct sim *s, struct sim_server *v, struct err_ctx *ctx);
 void watch_restored(struct sim *s, bool blind);
 /* From lib/load: what a phone's client did, before it is carried out; and that it lost its storage. */
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e);
+void watch_time(struct sim *s); /* after each event */
 void watch_forgot(void *arg, uint64_t user, uint32_t device);
 /* Something that concerns everybody: "server killed". */
 void watch_note(struct sim *s, const char *what, uint64_t arg);

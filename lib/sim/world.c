@@ -36,7 +36,9 @@ static int start(struct world *w, const struct scenario *scenario, struct err_ct
     struct sim *s = (struct sim *)w;
     (void)scenario;
     tell(s, "connecting");
-    int rc = server_start(s, ctx);
+    int rc = 0;
+    for (uint16_t i = 0; i < s->nodes && !rc; i++)
+        rc = server_start(&s->servers[i], ctx);
     if (rc)
         return rc;
     load_start(s->load);
@@ -92,7 +94,7 @@ static bool settled(struct sim *s)
     if (s->now_ns < s->look_ns)
         return false;
     s->look_ns = s->now_ns + LOOK_NS;
-    s->converged = s->server.up && watch_converged(s);
+    s->converged = server_all_up(s) && watch_converged(s);
     return s->converged;
 }
 
@@ -144,15 +146,16 @@ void sim_load_json(const struct sim *s, struct buf *out)
 int sim_store_scan(struct sim *s, bool (*fn)(void *arg, const struct entry *e), void *arg,
                    struct err_ctx *ctx)
 {
-    if (s->server.store)
-        return store_scan(s->server.store, fn, arg, ctx);
-    struct store *store;
-    struct store_config sc = {.now_us = sim_now(s, 0).wall_us, .random = 1};
-    int rc = store_open_on(&store, s->server.kv, &sc, ctx);
-    if (rc)
-        return rc;
-    rc = store_scan(store, fn, arg, ctx);
-    store_drop(store);
+    int rc = 0;
+    for (uint16_t i = 0; i < s->nodes && !rc; i++) {
+        struct sim_server *v = &s->servers[i];
+        struct store *store = v->store;
+        struct store_config sc = {.now_us = sim_now(s, 0).wall_us, .random = 1};
+        rc = store ? 0 : store_open_on(&store, v->kv, &sc, ctx);
+        rc = rc ? rc : store_scan(store, fn, arg, ctx);
+        if (store && !v->store)
+            store_drop(store);
+    }
     return rc;
 }
 
@@ -161,8 +164,10 @@ void sim_result(const struct sim *s, struct sim_result *out)
     *out = (struct sim_result){.hash = s->hash,
                                .events = s->events,
                                .virtual_ns = s->now_ns - s->began_ns,
-                               .server_starts = s->server.starts,
+                               .server_starts = 0,
                                .drained = s->converged};
+    for (uint16_t i = 0; i < s->nodes; i++)
+        out->server_starts += s->servers[i].starts;
     server_counts(s, &out->commits, &out->messages, &out->sessions_max);
     snprintf(out->doubt, sizeof out->doubt, "%s", s->doubt);
     watch_result(s, out);

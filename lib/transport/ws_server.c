@@ -160,20 +160,6 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int events)
     }
 }
 
-static void before_block(struct ev_loop *loop, ev_prepare *w, int events)
-{
-    (void)loop;
-    (void)events;
-    ws_flush_turn(w->data);
-}
-
-static void wake(struct ev_loop *loop, ev_timer *w, int events) /* before_block does the work */
-{
-    (void)loop;
-    (void)w;
-    (void)events;
-}
-
 /* The next deadline of either list; both are in order. */
 void ws_arm_deadline(struct ws_server *s)
 {
@@ -227,6 +213,8 @@ static int listen_on(struct ws_server *s, struct err_ctx *ctx)
     s->listen_fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->listen_fd >= 0) {
         setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (s->cfg.share)
+            setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
         if (ai->ai_family == AF_INET6)
             setsockopt(s->listen_fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     }
@@ -299,13 +287,11 @@ static void start_watchers(struct ws_server *s)
 {
     struct ev_loop *loop = s->cfg.loop;
     ev_io_init(&s->accepting, on_accept, s->listen_fd, EV_READ);
-    ev_prepare_init(&s->before_block, before_block);
-    ev_timer_init(&s->turn_timer, wake, 0, 0);
     ev_timer_init(&s->deadline_timer, on_deadline, 0, 0);
     ev_timer_init(&s->accept_timer, resume_accepting, 0, 0);
-    s->accepting.data = s->before_block.data = s->deadline_timer.data = s->accept_timer.data = s;
+    s->accepting.data = s->deadline_timer.data = s->accept_timer.data = s;
     ev_io_start(loop, &s->accepting);
-    ev_prepare_start(loop, &s->before_block);
+    ws_turn_start(s);
 }
 
 int ws_server_new(struct ws_server **out, const struct ws_server_config *c, struct err_ctx *ctx)
@@ -316,6 +302,8 @@ int ws_server_new(struct ws_server **out, const struct ws_server_config *c, stru
     if (!s)
         return err_set(ctx, ERR_NOMEM, "out of memory");
     s->cfg = *c;
+    if (!c->frame_objects_max || c->frame_objects_max > WS_FRAME_OBJECTS)
+        s->cfg.frame_objects_max = WS_FRAME_OBJECTS;
     s->listen_fd = -1;
     link_init(&s->all);
     link_init(&s->dirty);
@@ -365,13 +353,11 @@ void ws_server_free(struct ws_server *s)
     for (struct link *l = s->all.next; l != &s->all; l = l->next)
         ws_conn_say_bye(link_owner(l, struct ws_conn, all), 1001);
     s->freeing = true;
-    ev_prepare_stop(s->cfg.loop, &s->before_block);
-    ev_timer_stop(s->cfg.loop, &s->turn_timer);
+    ws_turn_stop(s);
     ev_timer_stop(s->cfg.loop, &s->deadline_timer);
     if (s->lws)
         lws_context_destroy(s->lws);
-    ev_timer_stop(s->cfg.loop, &s->turn_timer); /* a last callback may have armed them again */
-    ev_timer_stop(s->cfg.loop, &s->deadline_timer);
+    ev_timer_stop(s->cfg.loop, &s->deadline_timer); /* a last callback may have armed it again */
     ws_nodes_free(s);
     map_release(&s->requests);
     free(s->scratch);

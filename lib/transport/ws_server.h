@@ -4,9 +4,9 @@
  * Messages go out as refcounted encoded objects; what is pending on a connection when its turn comes is
  * packed into one frame of up to 50 objects (JSON: an array, a lone object stays an object; binary: one after
  * the other) and at most 64 KiB, or one larger object. Of chat.mux.v1 this only carries frames: each block
- * that is sent is a frame of its own, mux_server.h knows what is in it. Turns come once per turn of the loop;
- * after a turn that took over 1 ms its connections wait half as long again (at most 16 ms), so that a fan-out
- * under load coalesces. Each connection's queue has a maximum in bytes and messages.
+ * that is sent is a frame of its own, mux_server.h knows what is in it. While the loop keeps up, turns come
+ * as soon as there is something to write; under load a connection's turns lie up to 16 ms apart, so that a
+ * fan-out coalesces (ws_server_turn.c). Each connection's queue has a maximum in bytes and messages.
  *
  * Incoming: text for chat.v1, binary for the others (else close 1003), valid UTF-8 (1007), at most frame_max
  * (1009). Handshakes without a known subprotocol get 400, beyond conns_max 503. Neither this nor
@@ -64,10 +64,15 @@ struct ws_server_ops {
 
 struct ws_server_config {
     struct ev_loop *loop;
+    bool share;                               /* others of this process listen there too (SO_REUSEPORT) */
     const char *listen;                       /* "127.0.0.1:8080", "[::1]:8080", ":8080" (all); port 0: any */
     uint32_t conns_max;                       /* beyond it new connections get 503 */
     uint32_t frame_max;                       /* bytes of one incoming message */
     uint32_t queue_bytes_max, queue_msgs_max; /* per connection */
+    uint32_t frame_objects_max;               /* 1: nothing is coalesced; 0: 50 */
+    /* Nobody asks for offsets in the byte streams (ws_read_offset, ws_written_offset, written()): they are
+     * not kept, which saves two system calls a read. */
+    bool no_offsets;
     const struct ws_server_ops *ops;
     void *arg;
 };

@@ -90,6 +90,7 @@ int ws_conn_receive(struct ws_conn *c, const char *p, size_t n)
 {
     struct ws_server *s = c->s;
     struct lws *wsi = c->wsi;
+    s->turns.reads++;
     ws_offset_data(c, p, n);
     if (c->state != CONN_OPEN)
         return 0;

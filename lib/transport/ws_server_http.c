@@ -173,7 +173,7 @@ static struct http_request *request_new(struct lws *wsi, const char *path, size_
     r->query = r->path + n + 1;
     r->authorization = r->query + q + 2;
     memcpy(r->path, path, n);
-    copy_query(wsi, r->query, q + 1);
+    copy_query(wsi, r->query, q + 2);
     if (a)
         lws_hdr_copy(wsi, r->authorization, (int)a + 1, WSI_TOKEN_HTTP_AUTHORIZATION);
     return r;

@@ -19,7 +19,6 @@
 #define WS_CLOSE_NS       (5 * NS_PER_S)  /* from ws_close until the peer has to be gone; then it is cut */
 #define WS_REPLY_NS       (30 * NS_PER_S) /* an HTTP request without a reply gets 504 */
 #define WS_REFUSED_MAX    64 /* connections beyond conns_max that get a proper 503; more are just closed */
-#define WS_TURN_NS_MAX    (16 * NS_PER_MS)
 #define WS_NODES_KEPT     65536
 
 /* Values of tcpi_state. <netinet/tcp.h> names them, but its struct tcp_info is too old for us, and it can't
@@ -115,7 +114,7 @@ struct ws_conn {
 
     struct send_node *head, **tail;
     uint32_t queue_msgs, blocked_bytes;
-    uint32_t turn; /* in which something was written last */
+    uint64_t turn_ns; /* when something was written last */
     uint64_t queue_bytes;
 
     uint64_t written;               /* end of what we and lws handed to the socket */
@@ -139,6 +138,16 @@ struct ws_conn {
     uint16_t local_port;
 };
 
+/* When connections have their turns: ws_server_turn.c. */
+struct ws_turns {
+    uint64_t now_ns;             /* of this pass of the loop, and of each slice */
+    uint64_t interval_ns;        /* between two turns of one connection; 0 while the loop keeps up */
+    uint64_t window_ns, busy_ns; /* since when this window lasts; of which the loop was not waiting */
+    bool collecting;
+    uint32_t reads;           /* frames that came in it */
+    uint64_t frames, objects; /* written in it */
+};
+
 struct ws_server {
     struct ws_server_config cfg;
     struct lws_context *lws;
@@ -147,16 +156,15 @@ struct ws_server {
     bool freeing;
     uint32_t sockets, open, nodes_free;
     struct link all;
-    struct link dirty, held;       /* have something to write: now; after held_until_ns */
+    struct link dirty, held; /* have something to write: now; once interval_ns went by since their turn */
     struct link closing, replying; /* in order of their deadlines */
     struct send_node *node_pool;
     unsigned char *scratch; /* LWS_PRE + scratch_cap */
     size_t scratch_cap;
     const unsigned char *service_buf; /* lws's read buffer, learnt at the first handshake */
-    uint32_t turn, held_turn;         /* number of the last turn; of the one whose connections must wait */
-    uint64_t held_until_ns;
-    bool holding;
+    struct ws_turns turns;
     ev_io accepting;
+    ev_check after_poll;
     ev_prepare before_block;
     ev_timer turn_timer, deadline_timer, accept_timer;
     struct map requests; /* id -> struct ws_conn * */
@@ -180,10 +188,15 @@ void ws_conn_say_bye(struct ws_conn *c, int code);                /* close frame
 
 /* ws_server_send.c */
 void ws_queue_drop(struct ws_conn *c);
-void ws_flush(struct ws_conn *c);        /* one frame */
-void ws_flush_turn(struct ws_server *s); /* all that are dirty, when their turn has come */
+void ws_flush(struct ws_conn *c); /* one frame */
 void ws_check_drained(struct ws_conn *c);
 void ws_nodes_free(struct ws_server *s);
+
+/* ws_server_turn.c */
+void ws_turn_start(struct ws_server *s);
+void ws_turn_stop(struct ws_server *s);
+void ws_turn_want(struct ws_conn *c);   /* there is something to write */
+void ws_turn_take(struct ws_server *s); /* those whose turn has come, for a slice of time */
 
 /* ws_server_offset.c */
 uint32_t ws_header_bytes(uint64_t payload); /* of a server's frame: RFC 6455 section 5.2 */

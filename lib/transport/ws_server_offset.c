@@ -3,7 +3,8 @@
  * Data frames are counted as they pass. Control frames (ping, pong, close) are answered inside lws and never
  * shown to us, and lws may leave us in doubt about a frame's header; so after each of its reads the kernel is
  * asked how much was taken (1 us), which also gives away that control frames were among it, and then the
- * kernel's count of what was sent is taken before the next frame of ours. */
+ * kernel's count of what was sent is taken before the next frame of ours. All of it only where somebody wants
+ * to know (not no_offsets). */
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <sys/ioctl.h>
@@ -23,13 +24,18 @@ static bool tcp_info(int fd, struct tcp_info *ti)
            n >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof ti->tcpi_bytes_received;
 }
 
-/* Bytes taken from the socket by its reader. The kernel's count of received bytes includes the peer's FIN. */
-static bool bytes_taken(int fd, uint64_t *out)
+/* Bytes taken from the socket by its reader, at least `known`. The kernel's count of received bytes includes
+ * the peer's FIN. */
+static bool bytes_taken(int fd, uint64_t *out, uint64_t known)
 {
     struct tcp_info ti, again;
     int waiting;
     if (!tcp_info(fd, &ti))
         return false;
+    if (ti.tcpi_bytes_received == known) { /* no more has come, so none is waiting */
+        *out = known;
+        return true;
+    }
     for (int tries = 0; tries < 8; tries++) {
         if (ioctl(fd, SIOCINQ, &waiting) < 0)
             return false;
@@ -74,7 +80,7 @@ static void after_read(struct ev_loop *loop, ev_io *w, int events)
     uint64_t taken;
     (void)loop;
     (void)events;
-    if (!bytes_taken(c->fd, &taken))
+    if (!bytes_taken(c->fd, &taken, c->read_base + c->read_seen))
         return;
     if (taken - c->read_base != c->read_seen && (c->state == CONN_OPEN || c->state == CONN_CLOSING)) {
         c->recount = true;
@@ -87,9 +93,11 @@ static void after_read(struct ev_loop *loop, ev_io *w, int events)
 void ws_offset_start(struct ws_conn *c)
 {
     bytes_handed(c->fd, &c->written);
-    bytes_taken(c->fd, &c->read_base);
+    bytes_taken(c->fd, &c->read_base, UINT64_MAX);
     c->read_end = c->read_base;
     c->opened_turn = ev_iteration(c->s->cfg.loop);
+    if (c->s->cfg.no_offsets)
+        return;
     ev_io_init(&c->after_read, after_read, c->fd, EV_READ);
     ev_set_priority(&c->after_read, -1);
     c->after_read.data = c;
@@ -107,6 +115,8 @@ void ws_offset_data(struct ws_conn *c, const char *p, size_t n)
 {
     const unsigned char *at = (const unsigned char *)p, *buf = c->s->service_buf;
     uint32_t header = 0;
+    if (c->s->cfg.no_offsets)
+        return;
     if (c->frame_left == 0)
         header = ws_header_bytes(n + lws_remaining_packet_payload(c->wsi)) + 4;
     c->frame_left = (uint32_t)lws_remaining_packet_payload(c->wsi);
@@ -128,7 +138,8 @@ void ws_offset_recount(struct ws_conn *c)
 enum reason ws_offset_end(const struct ws_conn *c)
 {
     struct tcp_info ti;
-    if (!tcp_info(c->fd, &ti) || ti.tcpi_bytes_received > c->read_base || ti.tcpi_state != STATE_CLOSE)
+    if (!tcp_info(c->fd, &ti) || (!c->s->cfg.no_offsets && ti.tcpi_bytes_received > c->read_base) ||
+        ti.tcpi_state != STATE_CLOSE)
         return REASON_CLOSED_BY_PEER; /* the FIN counts as a byte */
     return ti.tcpi_retransmits > 5 || ti.tcpi_probes > 5 ? REASON_TIMED_OUT : REASON_RESET;
 }

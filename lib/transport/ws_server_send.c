@@ -1,4 +1,4 @@
-/* The send queues and the turn in which they are written. */
+/* The send queues, and one frame of what is pending. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -69,8 +69,7 @@ int ws_send(struct ws_conn *c, struct shared_frame *f, uint64_t cookie)
     c->tail = &n->next;
     c->queue_msgs++;
     c->queue_bytes += f->len;
-    if (!c->blocked && link_empty(&c->dirty))
-        link_append(s->holding && c->turn == s->held_turn ? &s->held : &s->dirty, &c->dirty);
+    ws_turn_want(c);
     return 0;
 }
 
@@ -108,7 +107,7 @@ static unsigned char *pack_binary(struct ws_conn *c, uint32_t *objects, size_t *
 {
     struct ws_server *s = c->s;
     const struct send_node *n = c->head;
-    uint32_t most = c->protocol == WS_MUX ? 1 : WS_FRAME_OBJECTS;
+    uint32_t most = c->protocol == WS_MUX ? 1 : s->cfg.frame_objects_max;
     if (!scratch_fits(s, n->frame->len))
         return NULL;
     size_t len = 0;
@@ -132,7 +131,7 @@ static unsigned char *pack(struct ws_conn *c, uint32_t *objects, size_t *payload
     char *out = (char *)s->scratch + LWS_PRE;
     size_t len = 1; /* room for the bracket that a second object would need */
     *objects = 0;
-    for (; n && *objects < WS_FRAME_OBJECTS; n = n->next) {
+    for (; n && *objects < s->cfg.frame_objects_max; n = n->next) {
         if (*objects && len + 1 + n->frame->len + 1 > WS_FRAME_BYTES)
             break;
         if (*objects)
@@ -175,6 +174,8 @@ void ws_flush(struct ws_conn *c)
     c->written += bytes;
     c->blocked = lws_partial_buffered(c->wsi);
     c->blocked_bytes = c->blocked ? bytes : 0;
+    s->turns.frames++;
+    s->turns.objects += objects;
     for (uint32_t i = 0; i < objects && c->head; i++) {
         struct send_node *n = c->head;
         c->head = n->next;
@@ -189,52 +190,4 @@ void ws_flush(struct ws_conn *c)
     if (c->head && !c->blocked && link_empty(&c->dirty))
         link_append(&s->dirty, &c->dirty);
     ws_check_drained(c);
-}
-
-static void turn_of(struct ws_server *s, uint64_t start)
-{
-    struct link turn;
-    link_init(&turn);
-    link_move_all(&turn, &s->dirty);
-    s->turn++;
-    while (!link_empty(&turn)) {
-        struct ws_conn *c = link_owner(turn.next, struct ws_conn, dirty);
-        link_remove(&c->dirty);
-        c->turn = s->turn;
-        ws_flush(c);
-        if (c->state == CONN_CLOSING && !c->head && !c->blocked)
-            lws_callback_on_writable(c->wsi); /* there the close frame goes */
-    }
-    uint64_t end = clock_mono_ns(), cost = end - start;
-    if (cost < NS_PER_MS)
-        return;
-    s->holding = true;
-    s->held_turn = s->turn;
-    s->held_until_ns = end + (cost / 2 < WS_TURN_NS_MAX ? cost / 2 : WS_TURN_NS_MAX);
-}
-
-/* Each dirty connection sends one frame of all that is pending. Writing to many sockets is dear (7 us each),
- * so after a turn of over 1 ms its connections wait as long as it took, at most 16 ms, before their next one:
- * a fan-out under load is coalesced and leaves half of the thread's time for reading, while a connection that
- * was not part of it is not delayed. */
-void ws_flush_turn(struct ws_server *s)
-{
-    if (link_empty(&s->dirty) && link_empty(&s->held))
-        return;
-    uint64_t now = clock_mono_ns();
-    if (s->holding && now >= s->held_until_ns) {
-        s->holding = false;
-        link_move_all(&s->dirty, &s->held);
-    }
-    if (!link_empty(&s->dirty))
-        turn_of(s, now);
-    ev_timer_stop(s->cfg.loop, &s->turn_timer);
-    bool more = !link_empty(&s->dirty);
-    if (!more && link_empty(&s->held))
-        return;
-    now = clock_mono_ns();
-    double wait = more || s->held_until_ns <= now ? 0 : (double)(s->held_until_ns - now) * 1e-9;
-    ev_now_update(s->cfg.loop);
-    ev_timer_set(&s->turn_timer, wait, 0);
-    ev_timer_start(s->cfg.loop, &s->turn_timer);
 }

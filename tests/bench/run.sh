@@ -8,6 +8,13 @@ mkdir -p reports/out
 out=reports/out/bench.txt
 : >"$out"
 rc=0
+# bench_fanout measures itself beside others; those that can't be had are said and skipped
+peers="mosquitto nats-server redis-server"
+command -v node >/dev/null || peers="$peers nodejs npm"
+# shellcheck disable=SC2086
+tests/deps.sh $peers || echo "not all of the peers could be installed"
+[ -d reports/out/peers/node_modules/ws ] || npm install --silent --prefix reports/out/peers ws@8 >/dev/null 2>&1 ||
+    echo "npm ws could not be installed"
 for src in tests/bench/bench_*.c; do
     name=$(basename "$src" .c)
     echo "== $name" | tee -a "$out"

@@ -131,11 +131,12 @@ class Server:
 
 
 class Client:
-    """A session; every object received goes to `got` and, by type, wakes whoever waits."""
+    """A session; every object received goes to `got` and, by type, wakes whoever waits. `acks`: it acknowledges what it
+    is pushed, as clients must who stay longer than the server waits for that."""
     protocol = "chat.v1"
 
-    def __init__(self, server, user, device=1, token=None):
-        self.server, self.user, self.device = server, user, device
+    def __init__(self, server, user, device=1, token=None, acks=False):
+        self.server, self.user, self.device, self.acks = server, user, device, acks
         self.token = token or server.token(user)
         self.got = []
         self.welcome = None
@@ -153,8 +154,12 @@ class Client:
     async def _read(self):
         try:
             async for text in self.ws:
-                self.got += self.decode(text)
+                news = self.decode(text)
+                self.got += news
                 self.news.set()
+                if self.acks:
+                    for chat, seq in {o["chat"]: o["seq"] for o in news if o["t"] == "msg"}.items():
+                        await self.say(t="ack", chat=chat, seq=seq)
         except (websockets.ConnectionClosed, OSError) as e:
             pass
         self.closed = self.ws.close_code or -1

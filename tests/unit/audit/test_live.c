@@ -65,7 +65,7 @@ static void open_store(struct story *t)
 static struct story *begin(void)
 {
     struct story *t = calloc(1, sizeof *t);
-    const struct live_promises all = {true, true, true, false, false};
+    const struct live_promises all = {true, true, true, false, false, true};
     const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
     t->live = live_new(&all);
     assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
@@ -125,7 +125,7 @@ static void test_a_good_run_is_good(void **state)
     live_finish(t->live);
     store_drop(t->store);
     open_store(t);
-    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
     assert_null(live_violation(t->live));
     end(t);
 }
@@ -166,7 +166,7 @@ static void test_gone_after_a_restart_unless_it_was_restored(void **state)
         open_store(t);
         if (restored)
             live_restored(t->live);
-        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
         if (restored)
             assert_null(live_violation(t->live));
         else
@@ -210,7 +210,7 @@ static void test_what_was_being_written_may_be_there_but_only_whole(void **state
             drop_youngest_id(t->kv);
         store_drop(t->store);
         open_store(t);
-        assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+        assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
         if (torn) {
             finds(t, LIVE_TORN);
         } else {
@@ -350,13 +350,13 @@ static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
 
 static struct story *begin_recovering(void)
 {
-    const struct live_promises all = {true, true, true, true, false};
+    const struct live_promises all = {true, true, true, true, false, false};
     struct story *t = begin();
     live_free(t->live);
     t->live = live_new(&all);
     live_device(t->live, 7, 1, true);
     live_device(t->live, 8, 1, true);
-    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
     return t;
 }
 
@@ -385,7 +385,7 @@ static void put_back(struct story *t, struct kv *image)
     assert_int_equal(kv_mem_copy(&t->kv, image, NULL), 0);
     open_store(t);
     live_restored(t->live);
-    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    assert_int_equal(live_reopened(t->live, t->store, NULL, NULL, NULL), 0);
 }
 
 /* Stored at 1, lost, stored at 2^32 of the next epoch, lost again: either place may come back, and no third.
@@ -435,9 +435,34 @@ static void test_what_is_owed_at_the_end(void **state)
     end(t);
 }
 
+static void test_typing_is_not_shown_more_than_ten_seconds_after_the_last_word(void **state)
+{
+    const uint64_t s = 1000000000ull;
+    (void)state;
+    struct story *t = begin();
+    live_typed(t->live, 7, CHAT, 1 * s);
+    live_typing(t->live, 8, 1, CHAT, 7, true, 2 * s);
+    live_typed(t->live, 7, CHAT, 4 * s);
+    live_time(t->live, 14 * s);
+    assert_null(live_violation(t->live));
+    live_typing(t->live, 8, 1, CHAT, 7, false, 14 * s);
+    live_time(t->live, 20 * s);
+    assert_null(live_violation(t->live));
+    live_typing(t->live, 8, 1, CHAT, 7, true, 20 * s); /* an old event, replayed */
+    finds(t, LIVE_STALE_TYPING);
+    end(t);
+    t = begin();
+    live_typed(t->live, 7, CHAT, 1 * s);
+    live_typing(t->live, 8, 1, CHAT, 7, true, 2 * s); /* never cleared */
+    live_time(t->live, 11 * s + 1);
+    finds(t, LIVE_STALE_TYPING);
+    end(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_typing_is_not_shown_more_than_ten_seconds_after_the_last_word),
         cmocka_unit_test(test_a_good_run_is_good),
         cmocka_unit_test(test_pushed_before_it_is_durable),
         cmocka_unit_test(test_acknowledged_before_it_is_durable),

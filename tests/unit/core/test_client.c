@@ -944,9 +944,103 @@ static void test_an_own_message_can_be_the_first_that_a_device_without_memory_is
     finish(&s);
 }
 
+static void types(struct story *s, uint64_t user, uint64_t until_us)
+{
+    hear(s, (struct msg){.t = MSG_TYPING, .chat = CHAT, .user = user, .to = until_us});
+}
+
+/* The server's clock is 5 s ahead (welcome_of). */
+static uint64_t server_now(const struct story *s)
+{
+    return s->io.now.wall_us + 5000000;
+}
+
+static void test_typing_is_shown_until_the_server_s_time_and_at_most_ten_seconds(void **state)
+{
+    struct story s;
+    (void)state;
+    begin(&s);
+    types(&s, 8, server_now(&s) + 4000000);
+    types(&s, 9, server_now(&s) + 3600000000);
+    types(&s, ME, server_now(&s) + 4000000);
+    types(&s, 10, server_now(&s) - 1); /* long on its way */
+    assert_int_equal(count(&s, CLIENT_TYPING), 2);
+    pass(&s, 3900 * MS);
+    assert_true(client_shows_typing(&s.c, CHAT, 8));
+    pass(&s, 200 * MS);
+    assert_false(client_shows_typing(&s.c, CHAT, 8));
+    pass(&s, 5800 * MS);
+    assert_true(client_shows_typing(&s.c, CHAT, 9));
+    pass(&s, 200 * MS);
+    assert_int_equal(count(&s, CLIENT_TYPING_OVER), 2);
+    finish(&s);
+}
+
+static void test_typing_ends_with_the_typist_s_message_and_when_the_app_sleeps(void **state)
+{
+    struct story s;
+    (void)state;
+    begin(&s);
+    types(&s, 8, 0);
+    push(&s, 1);
+    assert_false(client_shows_typing(&s.c, CHAT, 8));
+    hear(&s, (struct msg){.t = MSG_TYPING, .chat = CHAT, .user = 8, .ts = s.io.now.wall_us + 1});
+    push(&s, 2); /* older: it comes with the log */
+    assert_true(client_shows_typing(&s.c, CHAT, 8));
+    step(&s, (struct client_event){.type = CLIENT_BACKGROUND});
+    assert_false(client_shows_typing(&s.c, CHAT, 8));
+    finish(&s);
+}
+
+static void test_typing_is_over_in_time_also_without_a_connection(void **state)
+{
+    struct story s;
+    (void)state;
+    begin(&s);
+    types(&s, 8, 0);
+    step(&s, (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET});
+    pass(&s, 10 * S);
+    assert_false(client_shows_typing(&s.c, CHAT, 8));
+    finish(&s);
+}
+
+static void test_who_types_says_so_every_three_seconds(void **state)
+{
+    struct story s;
+    (void)state;
+    begin(&s);
+    for (int i = 0; i < 10; i++) { /* a key a second */
+        step(&s, (struct client_event){.type = CLIENT_TYPE, .chat = CHAT});
+        pass(&s, S);
+    }
+    assert_int_equal(count_sent(&s, MSG_TYPING), 4);
+    finish(&s);
+}
+
+static void test_who_watches_says_so_again_and_leaves_a_connection_that_does_not_answer(void **state)
+{
+    struct story s;
+    uint64_t users[] = {8, 9};
+    (void)state;
+    begin(&s);
+    step(&s, (struct client_event){.type = CLIENT_WATCH, .users = users, .users_n = 2});
+    assert_int_equal(count_sent(&s, MSG_WATCH), 1);
+    pass(&s, 20 * S); /* a beat within 10 s, 10 s without an answer */
+    assert_int_equal(count(&s, CLIENT_DO_CLOSE), 1);
+    assert_int_equal(count(&s, CLIENT_PRESENCE_LOST), 1);
+    reconnect(&s, REASON_TIMED_OUT, NULL, 0);
+    assert_int_equal(count_sent(&s, MSG_WATCH), 1);
+    finish(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_typing_is_shown_until_the_server_s_time_and_at_most_ten_seconds),
+        cmocka_unit_test(test_typing_ends_with_the_typist_s_message_and_when_the_app_sleeps),
+        cmocka_unit_test(test_typing_is_over_in_time_also_without_a_connection),
+        cmocka_unit_test(test_who_types_says_so_every_three_seconds),
+        cmocka_unit_test(test_who_watches_says_so_again_and_leaves_a_connection_that_does_not_answer),
         cmocka_unit_test(test_features_are_words_joined_by_plus),
         cmocka_unit_test(test_id_carries_the_servers_time_and_exists_before_the_first_attempt),
         cmocka_unit_test(test_lost_accepted_is_retried_with_the_same_id_and_is_no_duplicate),

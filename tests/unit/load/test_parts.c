@@ -38,7 +38,7 @@ static void sent(struct ledger *l, uint8_t n, uint8_t again, uint64_t at_ns)
 static enum ledger_seen shows(struct ledger *l, uint8_t n, uint32_t member, uint64_t at_ns)
 {
     struct id id = id_no(n);
-    return ledger_surfaced(l, &id, member, false, at_ns);
+    return ledger_surfaced(l, &id, member, 0, false, at_ns);
 }
 
 static void test_ledger_counts_pairs_and_latency_from_the_intent(void **state)
@@ -62,7 +62,7 @@ static void test_ledger_counts_pairs_and_latency_from_the_intent(void **state)
     assert_int_equal(l.counts[0].duplicates, 1);
     assert_int_equal(l.counts[0].latency_us.max, 7000);
     assert_int_equal(l.counts[0].accept_us.max, 3000);
-    assert_int_equal(ledger_surfaced(&l, &id, 68, true, 2000 * MS), LEDGER_RESHOWN);
+    assert_int_equal(ledger_surfaced(&l, &id, 68, 0, true, 2000 * MS), LEDGER_RESHOWN);
     assert_int_equal(l.counts[0].duplicates, 1);
     ledger_release(&l);
 }

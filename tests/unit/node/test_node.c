@@ -352,6 +352,8 @@ static void test_removed_member_is_sent_nothing_from_the_next_seq_on(void **stat
     assert_string_equal(text_of(peer_take(b, "msg"), "kind"), "remove");
     json_t *o = peer_take(b, "error");
     assert_string_equal(text_of(o, "code"), "not_member");
+    world_pass(w, 12000); /* nor does anybody wait for its acknowledgements */
+    assert_int_equal(b->closed_code, 0);
     peer_gone(w, b);
     b = peer_hello(w, 8, 1, "[]");
     assert_int_equal(peer_count(b, "msg"), 0);
@@ -501,6 +503,109 @@ static void test_slow_connection_falls_behind_and_is_served_from_the_log(void **
     assert_int_equal(peer_count(b, "msg"), 100);
     for (int i = 1; i <= 100; i++)
         assert_int_equal(number_of(peer_take(b, "msg"), "seq"), i);
+    world_free(w);
+}
+
+static void test_who_acknowledges_nothing_for_too_long_is_served_from_the_log(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL);
+    world_chat(w, a);
+    char id[ID_TEXT + 1];
+    peer_send(w, a, world_id(w, id), 17, "one");
+    world_settle(w);
+    world_pass(w, 4999);
+    peer_send(w, a, world_id(w, id), 17, "two");
+    world_settle(w);
+    assert_int_equal(peer_count(b, "msg"), 2); /* not late yet */
+    world_pass(w, 1);
+    for (int i = 0; i < 3; i++)
+        peer_send(w, a, world_id(w, id), 17, "more");
+    world_settle(w);
+    assert_int_equal(peer_count(b, "msg"), 2);
+    peer_say(w, b, "{\"t\":\"ack\",\"chat\":\"17\",\"seq\":1}"); /* it lives */
+    world_settle(w);
+    for (int i = 1; i <= 5; i++)
+        assert_int_equal(number_of(peer_take(b, "msg"), "seq"), i);
+    assert_int_equal(peer_count(b, "gap"), 0);
+    world_free(w);
+}
+
+static void test_a_chat_that_is_not_shown_costs_one_counter_a_second(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL);
+    world_chat(w, a);
+    char id[ID_TEXT + 1];
+    peer_say(w, b, "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}");
+    for (int i = 0; i < 3; i++)
+        peer_send(w, a, world_id(w, id), 17, "text");
+    world_settle(w);
+    world_pass(w, 20);
+    for (int i = 0; i < 49; i++)
+        world_pass(w, 20);
+    assert_int_equal(peer_count(b, "msg"), 0);
+    assert_int_equal(peer_count(b, "unread"), 1);
+    assert_int_equal(number_of(peer_take(b, "unread"), "seq"), 3);
+    world_pass(w, 15000);
+    assert_int_equal(b->closed_code, 0); /* what was never pushed is not missed */
+    assert_int_equal(peer_count(b, "unread"), 0);
+    peer_say(w, b, "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":false}");
+    world_settle(w);
+    peer_send(w, a, world_id(w, id), 17, "live again");
+    world_settle(w);
+    for (int i = 1; i <= 4; i++)
+        assert_int_equal(number_of(peer_take(b, "msg"), "seq"), i);
+    peer_say(w, b, "{\"t\":\"quiet\",\"chat\":\"18\",\"on\":true}");
+    assert_string_equal(text_of(peer_take(b, "error"), "code"), "no_such_chat");
+    world_free(w);
+}
+
+/* Incident 2 as it was. */
+static void test_sequential_fanout_makes_everybody_wait_for_those_before(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    w->sequential_ns = 45 * NS_PER_MS;
+    world_restart(w);
+    struct peer *p[4];
+    for (uint64_t i = 0; i < 4; i++)
+        p[i] = peer_hello(w, 7 + i, 1, NULL);
+    peer_say(w, p[0], "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"7\",\"8\",\"9\",\"10\"]}");
+    world_settle(w);
+    char id[ID_TEXT + 1];
+    for (int i = 0; i < 2; i++)
+        peer_send(w, p[0], world_id(w, id), 17, "text");
+    world_settle(w);
+    assert_int_equal(peer_count(p[0], "accepted"), 2);
+    size_t n[6][3] = {{1, 0, 0}, {1, 1, 0}, {1, 1, 1}, {2, 1, 1}, {2, 2, 1}, {2, 2, 2}};
+    for (int t = 0; t < 6; t++) {
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(peer_count(p[1 + i], "msg"), n[t][i]);
+        world_pass(w, 45);
+        world_settle(w);
+    }
+    peer_send(w, p[0], world_id(w, id), 17, "text"); /* who speaks while others' words are on their way */
+    peer_send(w, p[3], world_id(w, id), 17, "text");
+    world_settle(w);
+    for (int i = 0; i < 8; i++) {
+        world_pass(w, 45);
+        world_settle(w);
+    }
+    for (int i = 1; i < 4; i++) {
+        assert_int_equal(peer_count(p[i], "gap"), 0);
+        assert_int_equal(peer_count(p[i], "msg"), 4); /* p[3]'s own among them: it came in its turn */
+    }
+    p[1]->hold = true; /* one dead socket, and nobody after it gets anything */
+    peer_send(w, p[0], world_id(w, id), 17, "text");
+    world_settle(w);
+    for (int i = 0; i < 20; i++)
+        world_pass(w, 45);
+    assert_int_equal(peer_count(p[1], "msg"), 5);
+    assert_int_equal(peer_count(p[2], "msg"), 4);
+    world_restart(w);
     world_free(w);
 }
 
@@ -695,6 +800,9 @@ int main(void)
         cmocka_unit_test(test_who_sends_while_the_chat_is_being_made_is_told_to_come_again),
         cmocka_unit_test(test_restored_store_goes_on_in_a_new_epoch_above_a_gap),
         cmocka_unit_test(test_slow_connection_falls_behind_and_is_served_from_the_log),
+        cmocka_unit_test(test_who_acknowledges_nothing_for_too_long_is_served_from_the_log),
+        cmocka_unit_test(test_a_chat_that_is_not_shown_costs_one_counter_a_second),
+        cmocka_unit_test(test_sequential_fanout_makes_everybody_wait_for_those_before),
         cmocka_unit_test(test_sync_answers_a_range_and_a_time),
         cmocka_unit_test(test_what_a_new_device_lacks_comes_before_what_it_asks_for),
         cmocka_unit_test(test_legacy_pushes_at_once_answers_nothing_and_keeps_nothing),

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus/bus.h"
 #include "node/node.h"
 
 #define PEERS_MAX 64
@@ -47,6 +48,9 @@ struct world {
     int http_status;
     char http_body[65536];
     unsigned features;
+    uint64_t sequential_ns; /* of the next start */
+    struct node_place place;
+    struct bus *bus;
 };
 
 static void world_emit(void *arg, const struct effect *e)
@@ -76,6 +80,10 @@ static void world_emit(void *arg, const struct effect *e)
     case EFFECT_HTTP_REPLY:
         w->http_status = e->code;
         snprintf(w->http_body, sizeof w->http_body, "%.*s", (int)e->frame->len, e->frame->data);
+        break;
+    case EFFECT_BUS:
+        if (w->bus)
+            bus_send(w->bus, e->to, e->data, e->len);
         break;
     }
 }
@@ -149,28 +157,35 @@ static void world_boot(struct world *w)
 {
     struct err_ctx err = {0};
     struct node_config c = {.features = w->features,
+                            .sequential_ns = w->sequential_ns,
                             .limits = node_limits_default(),
-                            .ack_timeout_ns = 10 * NS_PER_S,
+                            .ack_timeout_ns =
+                                w->place.nodes ? 0 : 10 * NS_PER_S, /* nobody acknowledges there */
                             .idle_timeout_ns = 30 * NS_PER_S,
                             .hello_timeout_ns = 10 * NS_PER_S,
                             .beat_s = 10,
                             .keys = &w->keys,
-                            .seed = 1,
+                            .seed = w->place.nodes ? rng_u64(&w->rng) : 1,
+                            .place = w->place,
                             .epoch = store_epoch(w->store),
                             .emit = world_emit,
                             .arg = w};
     c.limits.rate_per_s = 0;
+    if (w->place.nodes)
+        c.limits.slow_ms = 0;
     assert_int_equal(node_new(&w->node, &c, &err), 0);
     assert_int_equal(node_load(w->node, w->store, &err), 0);
 }
 
-static struct world *world_new(unsigned features)
+static struct world *world_new_at(unsigned features, const struct node_place *place,
+                                  const struct keys *shared)
 {
     struct world *w = calloc(1, sizeof *w);
     struct err_ctx err = {0};
     w->features = features;
+    w->place = *place;
     w->now = (struct now){NS_PER_S, 1764000000000000ull};
-    rng_seed(&w->rng, 7);
+    rng_seed(&w->rng, 7 + place->self);
     char dir[] = "/tmp/chatd-node-XXXXXX";
     assert_non_null(mkdtemp(dir));
     char cmd[128], keys[64];
@@ -178,11 +193,18 @@ static struct world *world_new(unsigned features)
     assert_int_equal(keys_open(&w->keys, keys, true, &err), 0);
     snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
     assert_int_equal(system(cmd), 0);
+    if (shared)
+        w->keys = *shared;
     assert_int_equal(kv_mem_open(&w->kv, &err), 0);
-    struct store_config sc = {.now_us = w->now.wall_us, .random = 99};
+    struct store_config sc = {.now_us = w->now.wall_us, .random = 99 + place->self};
     assert_int_equal(store_open_on(&w->store, w->kv, &sc, &err), 0);
     world_boot(w);
     return w;
+}
+
+static inline struct world *world_new(unsigned features)
+{
+    return world_new_at(features, &(struct node_place){0}, NULL);
 }
 
 static void peer_gone(struct world *w, struct peer *p)
@@ -196,7 +218,7 @@ static void peer_gone(struct world *w, struct peer *p)
 }
 
 /* All connections and the node's memory are gone; the store stays. */
-static void world_restart(struct world *w)
+static inline void world_restart(struct world *w)
 {
     for (size_t i = 0; i < w->peers_n; i++) {
         peer_gone(w, &w->peers[i]);
@@ -310,7 +332,7 @@ static void peer_send(struct world *w, struct peer *p, const char *id, uint64_t 
 }
 
 /* Chat 17 of users 7 and 8, created by 7. */
-static void world_chat(struct world *w, struct peer *seven)
+static inline void world_chat(struct world *w, struct peer *seven)
 {
     peer_say(w, seven, "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"7\",\"8\"]}");
     world_settle(w);

@@ -156,6 +156,12 @@ static const struct {
     {"1e17041108010e17" ID_HEX "06666f72676564",
      "{\"t\":\"offered\",\"chat\":\"17\",\"ok\":1,\"refused\":[[\"0193a1c2-7b1e-7c4a-9d55-0a1b2c3d4e5f\","
      "\"forged\"]]}"},
+    {"051804110801", "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}"},
+    {"0919041108f9f7020c05", "{\"t\":\"unread\",\"chat\":\"17\",\"epoch\":\"48121\",\"seq\":5}"},
+    {"101a041108070c80e0c1f599d58d031005",
+     "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}"},
+    {"051b06020708", "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}"},
+    {"0b1c04070a04617761790c05", "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}"},
 };
 
 static size_t from_hex(char *out, const char *hex)

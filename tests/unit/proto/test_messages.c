@@ -101,6 +101,11 @@ static const char *const lines[] = {
     "{\"t\":\"offer\",\"chat\":\"17\",\"entries\":[[\"48121\",5,\"" ID
     "\",\"7\",1764000000000000,\"text\",\"h\\\"i\",\"" TAG "\"]],\"more\":true}",
     "{\"t\":\"offered\",\"chat\":\"17\",\"ok\":1,\"refused\":[[\"" ID "\",\"forged\"]]}",
+    "{\"t\":\"quiet\",\"chat\":\"17\",\"on\":true}",
+    "{\"t\":\"unread\",\"chat\":\"17\",\"epoch\":\"48121\",\"seq\":5}",
+    "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}",
+    "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}",
+    "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}",
 };
 
 static void test_every_message_round_trips(void **state)

@@ -1,0 +1,94 @@
+/* What joins the simulated nodes: a bus in memory that loses by seed, and cuts nodes off now and then. */
+#include "sim/sim_impl.h"
+#include "sim/watch.h"
+
+#define BUS_DELAY_NS (300 * NS_PER_US)
+#define BUS_STREAM   (10ull << 40) /* of the seed */
+
+int nodes_init(struct sim *s, struct err_ctx *ctx)
+{
+    struct rng rng;
+    if (s->nodes < 2)
+        return 0;
+    rng_seed_stream(&rng, s->s->seed, BUS_STREAM);
+    struct bus_mem_config c = {
+        .nodes = s->nodes, .seed = rng_u64(&rng), .delay_ns = BUS_DELAY_NS, .drop_share = s->bus_drop};
+    return bus_mem_new(&s->bus, &c, ctx);
+}
+
+void nodes_release(struct sim *s)
+{
+    bus_mem_free(s->bus);
+    s->bus = NULL;
+}
+
+static void arrived(void *arg, const char *p, size_t n)
+{
+    struct sim_server *v = arg;
+    server_step(v, &(struct node_event){.kind = NODE_BUS, .data = p, .len = n});
+    server_flush(v->sim);
+}
+
+void nodes_plug(struct sim_server *v)
+{
+    if (v->sim->bus)
+        v->bus = bus_mem_open(v->sim->bus, v->index, &(struct bus_sink){arrived, v});
+}
+
+void nodes_plan(struct sim *s)
+{
+    uint64_t next = s->bus ? bus_mem_next(s->bus) : UINT64_MAX;
+    if (next == UINT64_MAX || (s->bus_ns && s->bus_ns <= next))
+        return;
+    s->bus_ns = next > s->now_ns ? next : s->now_ns;
+    sim_plan(s, s->bus_ns, SIM_BUS, NULL, 0);
+}
+
+void nodes_due(struct sim *s, uint64_t at_ns)
+{
+    if (s->bus_ns != at_ns)
+        return; /* an earlier one was planned since */
+    s->bus_ns = 0;
+    bus_mem_deliver(s->bus, at_ns);
+}
+
+static void plan_cut(struct sim *s)
+{
+    struct sim_server *v = &s->servers[rng_below(&s->rng, s->nodes)];
+    sim_plan(s, s->now_ns + rng_exp(&s->rng, s->cut_every_ns), SIM_BUS_CUT, v, 1);
+}
+
+void nodes_begin(struct sim *s)
+{
+    if (s->bus && s->cut_every_ns)
+        plan_cut(s);
+}
+
+void nodes_cut(struct sim_server *v, bool cut)
+{
+    struct sim *s = v->sim;
+    if (s->healed)
+        return;
+    watch_note(s, cut ? "node cut off" : "node joined again", v->index);
+    bus_mem_cut(s->bus, v->index, BUS_ALL, cut);
+    if (cut)
+        sim_plan(s, s->now_ns + rng_exp(&s->rng, s->cut_for_ns ? s->cut_for_ns : NS_PER_S), SIM_BUS_CUT, v,
+                 0);
+    else
+        plan_cut(s);
+}
+
+void nodes_heal(struct sim *s)
+{
+    s->healed = true;
+    for (uint16_t i = 0; s->bus && i < s->nodes; i++)
+        bus_mem_cut(s->bus, i, BUS_ALL, false);
+    if (s->bus && s->config.demand)
+        bus_mem_share(s->bus, 0);
+}
+
+void nodes_freeze(struct sim_server *v, bool frozen)
+{
+    if (v->sim->bus)
+        bus_mem_hold(v->sim->bus, v->index, frozen);
+}
