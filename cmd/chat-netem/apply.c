@@ -197,6 +197,19 @@ static int dry_run(struct kernel_plan *plan, const struct opt_set *o, struct err
     return 0;
 }
 
+/* Somebody cleared the device while the rules were still being put on: those that came after are ours to take
+ * off. */
+static int sent_away(const struct bound *b, const struct kernel_device *dev, struct err_ctx *err)
+{
+    struct pollfd keeper = {kernel_hold_fd(b->hold), POLLIN, 0};
+    if (poll(&keeper, 1, 0) <= 0)
+        return 0;
+    int rc = kernel_hold_renew(b->hold, err);
+    if (rc)
+        kernel_clear(dev, NULL, NULL);
+    return rc;
+}
+
 /* With a command or a time: the rules end with us. */
 static int apply_bound(struct kernel_plan *plan, const struct netem_profile *p, const struct opt_set *o,
                        int *status, struct err_ctx *err)
@@ -206,6 +219,7 @@ static int apply_bound(struct kernel_plan *plan, const struct netem_profile *p, 
     int rc = catch_signals(&b, err);
     rc = rc ? rc : kernel_hold(&b.hold, &plan->dev, err);
     rc = rc ? rc : put_on(plan, p, o, 0, err);
+    rc = rc ? rc : sent_away(&b, &plan->dev, err);
     rc = rc ? rc : kernel_hold_weather(b.hold, plan, opt_seed(o), err);
     if (!rc && plan->has_weather && opt_verbosity(o) >= 0 && !opt_given(o, "seed"))
         fprintf(stderr, "chat-netem: seed %" PRIu64 " of the blackouts, handovers and stalls\n", opt_seed(o));

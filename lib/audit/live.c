@@ -34,6 +34,11 @@ int live_kind_number(enum live_kind k)
     return kinds[k].number;
 }
 
+struct place {
+    struct id id;
+    uint64_t epoch, seq;
+};
+
 struct live *live_new(const struct live_promises *p)
 {
     struct live *l = calloc(1, sizeof *l);
@@ -44,6 +49,7 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->cursors, 24, 24, MANY, 3);
     map_init(&l->devices, 16, 8, MANY, 4);
     map_init(&l->shown, 32, 8, MANY, 5);
+    map_init(&l->places, sizeof(struct place), 8, MANY, 6);
     return l;
 }
 
@@ -70,6 +76,7 @@ void live_free(struct live *l)
     map_release(&l->cursors);
     map_release(&l->devices);
     map_release(&l->shown);
+    map_release(&l->places);
     free(l->messages);
     free(l);
 }
@@ -216,8 +223,8 @@ bool live_ever_member(const struct live_chat *c, uint64_t user)
     return i < c->members_n && c->members[i].user == user;
 }
 
-/* The first seq that the chat's members of now have not been sent: whom `b` removes by an entry that came back
- * from before is still told of it, by the last entry of `b`. */
+/* The first seq that the chat's members of now have not been sent: whom `b` removes by an entry that came
+ * back from before is still told of it, by the last entry of `b`. */
 static uint64_t served_to(const struct live_chat *c, const struct store_batch *b)
 {
     uint64_t to = c->log_n ? c->log[c->log_n - 1].seq + 1 : 0;
@@ -238,7 +245,9 @@ void live_member_row(struct live *l, const struct member_row *m, const struct st
                  c->members[i].role != LIVE_SERVED;
     uint64_t served = served_to(c, b);
     if (there) {
-        bool shrinks = c->members[i].to == UINT64_MAX && m->to < served && c->members[i].role < 2;
+        uint64_t was = c->members[i].to;
+        served = was < served ? was : served;
+        bool shrinks = m->to < was && m->to < served && c->members[i].role < 2;
         c->members[i] = row;
         if (!shrinks)
             return;
@@ -302,15 +311,23 @@ bool live_given_out(struct live_chat *c, uint64_t epoch, uint64_t seq)
     return top && seq <= top->seq;
 }
 
-static bool stood_at(const struct live_message *m, const struct entry *e)
+static void keep_place(struct live *l, const struct entry *e)
 {
-    return (m->epoch == e->epoch && m->seq == e->seq) || (m->was_epoch == e->epoch && m->was_seq == e->seq);
+    struct place key = {e->id, e->epoch, e->seq};
+    void *v = l->promises.recovers ? map_put(&l->places, &key, NULL) : &key;
+    BUG_ON(!v);
+}
+
+static bool stood_there(const struct live *l, const struct entry *e)
+{
+    struct place key = {e->id, e->epoch, e->seq};
+    return map_get(&l->places, &key) != NULL;
 }
 
 /* A message that a restore took, back at its place: what lies above it was shown before. */
 static bool insert_back(struct live *l, struct live_chat *c, struct live_message *m, const struct entry *e)
 {
-    if (!l->promises.recovers || !(m->flags & MESSAGE_LOST) || !stood_at(m, e) || m->chat != e->chat ||
+    if (!l->promises.recovers || !(m->flags & MESSAGE_LOST) || !stood_there(l, e) || m->chat != e->chat ||
         m->sender != e->sender)
         return false;
     if (m->stored_once && memcmp(m->content, e->content, 16) != 0)
@@ -396,10 +413,7 @@ void live_append(struct live *l, const struct entry *e)
     m->stored_once = true;
     check_seq(l, c, e);
     check_message(l, c, m, e);
-    if (m->flags & MESSAGE_LOST) {
-        m->was_epoch = m->epoch;
-        m->was_seq = m->seq;
-    }
+    keep_place(l, e);
     m->flags = (uint8_t)((m->flags | MESSAGE_STORED) & ~MESSAGE_LOST);
     m->epoch = e->epoch;
     m->seq = e->seq;

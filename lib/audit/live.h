@@ -28,12 +28,11 @@ int live_kind_number(enum live_kind k); /* of the invariant */
 
 /* What the server promises. A promise that is not made is not checked. */
 struct live_promises {
-    bool log;     /* nothing is pushed or acknowledged before it is committed */
-    bool dedup;   /* an id is taken once */
-    bool resumes; /* devices are brought up to date; holes are announced */
-    bool
-        recovers; /* what a restore took comes back from devices, to its own place, and to who never had it */
-    bool copies;  /* devices keep what they were shown, and know it by its id */
+    bool log;      /* nothing is pushed or acknowledged before it is committed */
+    bool dedup;    /* an id is taken once */
+    bool resumes;  /* devices are brought up to date; holes are announced */
+    bool recovers; /* what a restore took comes back from devices, to its place, and to who never had it */
+    bool copies;   /* devices keep what they were shown, and know it by its id */
 };
 
 struct live;

@@ -171,14 +171,16 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
     struct live_seat *s = live_seat(c, user, device);
     if (l->promises.copies)
         check_once(l, c, s, seq, id);
-    if (s->known && seq <= s->seq && epoch == s->epoch)
+    if (s->known && seq <= s->seq && epoch == s->epoch && (!l->promises.recovers || epoch == l->epoch))
         live_fail(l, LIVE_SHOWN_TWICE, chat, id,
                   "user %" PRIu64 " device %u showed seq %" PRIu64 " of chat %" PRIu64 " after %" PRIu64,
                   user, device, seq, chat, s->seq);
     else if (seq > s->seq && (s->known || !s->forgot))
         check_holes(l, c, s, seq);
     if (s->known && seq <= s->seq)
-        return; /* an entry that a restore had lost and that came back to its own place */
+        return; /* what a gap passed over, and what a restore had lost: back at its own place */
+    if (!s->known && s->forgot && l->promises.recovers && epoch != l->epoch)
+        return; /* where it begins may lie above what came back */
     s->known = true;
     s->epoch = epoch;
     s->seq = seq;

@@ -19,7 +19,6 @@ enum message_flag {
 struct live_message {
     struct id id;
     uint64_t sender, chat, epoch, seq;
-    uint64_t was_epoch, was_seq; /* the place before this one: two restores, and either may come back */
     uint8_t flags;
     bool stored_once; /* content is set */
     uint8_t content[16];
@@ -70,12 +69,14 @@ struct live_device {
 struct live {
     struct live_promises promises;
     bool may_lose, failed, blinded;
+    uint64_t epoch; /* of the store as it was last opened */
     struct live_violation violation;
     struct map chats;   /* id -> struct live_chat * */
     struct map by_id;   /* id -> index + 1 */
     struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
     struct map devices; /* (user, device) -> 1 + strict */
     struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
+    struct map places;  /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;
     uint64_t waiting; /* kept, neither accepted nor given up */

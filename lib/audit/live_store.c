@@ -159,5 +159,6 @@ int live_reopened(struct live *l, struct store *s, struct err_ctx *ctx)
         live_fail(l, LIVE_TORN, 0, NULL,
                   "%" PRIu64 " messages are in the store, %" PRIu64 " in its commit order", r.rows, r.logged);
     l->may_lose = false;
+    l->epoch = store_epoch(s);
     return 0;
 }

@@ -319,7 +319,7 @@ static bool find_base(struct client *c, struct client_chat *ch, const struct msg
 static void in_order(struct client *c, struct client_chat *ch, const struct msg *m,
                      const struct client_io *io)
 {
-    if (io->copy && m->seq <= ch->seq && m->epoch != ch->epoch && m->epoch != c->epoch) {
+    if (io->copy && m->seq <= ch->seq && m->epoch != c->epoch) {
         if (holds(c, m, io)) {
             duplicate(c, ch, m, io);
             return;

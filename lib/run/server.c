@@ -300,11 +300,13 @@ static int open_all(struct server *s)
 
 static int listen_on(struct server *s)
 {
+    /* The last resort, for peers that do not read: sessions have their own limits, far below. A chat.mux.v1
+     * connection may owe its peer a control record for each of millions of sessions that end at once. */
     struct ws_server_config wc = {.loop = s->loop,
                                   .listen = s->config.listen,
                                   .conns_max = s->config.conns_max,
                                   .frame_max = 1u << 20,
-                                  .queue_bytes_max = s->config.limits.queue_bytes * 4u + (8u << 20),
+                                  .queue_bytes_max = s->config.limits.queue_bytes * 4u + (64u << 20),
                                   .queue_msgs_max = 1u << 20,
                                   .ops = &ws_ops,
                                   .arg = s};

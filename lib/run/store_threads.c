@@ -2,12 +2,16 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "util/clock.h"
 #include "util/log.h"
 
-#define READ_TURN 64
+#define READ_TURN   64
+#define COMMIT_NICE (-10)
 /* When several requests come during one commit, the next one waits until this long after the last one began:
  * otherwise a fast disk makes thousands of tiny commits a second, each with its own fsync and wake-up, which
  * is what a busy machine lacks. Full batches don't wait, and neither does who comes alone. */
@@ -79,6 +83,8 @@ static void wait_until(uint64_t ns)
 static void *commit_main(void *arg)
 {
     struct store_threads *t = arg;
+    /* Everybody waits for it and it runs for a moment: it goes first, where we may say so. */
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), COMMIT_NICE);
     uint64_t marked = clock_mono_ns();
     bool unmarked = false;
     uint64_t marks = 0, last = 0;

@@ -116,6 +116,7 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
 {
     struct sim *s = arg;
     const struct msg *m = e->m;
+    struct claim at;
     switch (e->type) {
     case CLIENT_SUBMITTED:
         note(s, "said", &e->id, e->chat, c->user, e->intent);
@@ -155,7 +156,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
         break;
     case CLIENT_DUPLICATE:
         note(s, "knows already", &m->id, m->chat, c->user, m->seq);
-        live_passed(s->live, c->user, c->device, m->chat, m->epoch, m->seq, m->from, &m->id);
+        if (!client_cursor(c, m->chat, &at) || m->seq <= at.seq + 1) /* else its own, ahead of a gap */
+            live_passed(s->live, c->user, c->device, m->chat, m->epoch, m->seq, m->from, &m->id);
         break;
     case CLIENT_GAP:
         note(s, "hears of a gap up to", NULL, m->chat, c->user, m->to);

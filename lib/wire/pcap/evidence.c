@@ -6,7 +6,9 @@
 
 #include "wire/pcap/evidence_impl.h"
 
-#define ANSWER_NS 10000000u /* a host's TCP answers within this */
+/* A host's TCP answers at once; what captures it may come to it later: up to 33 ms were seen on a busy
+ * machine. */
+#define ANSWER_NS 100000000u
 
 void *ev_add(struct evidence *e, struct ev_list *l, size_t size)
 {
@@ -135,7 +137,7 @@ static void on_close(void *arg, struct tcp_flow *f)
     c->end_ns = f->last_ns;
     c->syn_ns = f->syn_ns;
     for (int d = 0; d < 2; d++) {
-        if (!d || !c->leaving)
+        if (!d || !c->end_seen_ns[0])
             c->acked[d] = f->half[d].ack_seen ? f->half[d].acked : 0;
         c->captured_end[d] = f->half[d].seen;
     }
@@ -178,21 +180,42 @@ static void read_comment(struct ev_packet *p, const char *text, uint32_t n)
     }
 }
 
-/* Since when a FIN of the phone's would not be seen. A reset may acknowledge, and so does what the phone
- * answers with one: by then all was over. */
-static void note_stuck(struct ev_conn *c, const struct tcp_flow *f, int dir, unsigned flags, uint64_t ns)
+/* Since when what this sender says now may have waited: bytes and a FIN are written whenever its program
+ * likes and leave when those before them are acknowledged. Seen from the far end the acknowledgement and what
+ * it set free are a round trip apart. */
+static uint64_t waited_since(const struct ev_conn *c, const struct tcp_flow *f, int dir, uint64_t ns)
 {
-    if (dir == 0 && flags & PACKET_RST) {
-        if (!c->stuck_ns && ns < c->freed_ns + ANSWER_NS)
-            c->stuck_ns = c->was_stuck_ns;
+    const struct ev_stuck *k = &c->stuck[dir];
+    uint64_t from = dir ? f->syn_ns : f->synack_ns, to = dir ? f->synack_ns : f->ack_ns;
+    uint64_t way = from && to > from ? 2 * (to - from) : 0;
+    if (k->since_ns)
+        return k->since_ns;
+    return k->freed_ns && ns < k->freed_ns + ANSWER_NS + way ? k->was_ns : ns;
+}
+
+/* Its first FIN or RST. A reset that answers nothing is sent at once; one that answers is what a host says
+ * for a program that left before, its FIN perhaps behind bytes. */
+static void note_end(struct ev_conn *c, const struct tcp_flow *f, int dir, unsigned flags, uint64_t ns)
+{
+    bool answers = ns < c->stuck[!dir].packet_ns + ANSWER_NS;
+    if (c->end_seen_ns[dir] || !(flags & (PACKET_FIN | PACKET_RST)))
         return;
-    }
-    if (!f->half[0].ack_seen || f->half[0].acked < f->half[0].seen) {
-        c->stuck_ns = c->stuck_ns ? c->stuck_ns : ns;
-    } else if (!f->rst_ns && c->stuck_ns) {
-        c->was_stuck_ns = c->stuck_ns;
-        c->freed_ns = ns;
-        c->stuck_ns = 0;
+    c->end_seen_ns[dir] = ns;
+    c->may_end_ns[dir] = flags & PACKET_FIN || answers ? waited_since(c, f, dir, ns) : ns;
+    if (dir == 0)
+        c->acked[1] = f->half[1].ack_seen ? f->half[1].acked : 0;
+}
+
+/* A reset may acknowledge, and so does what the other end answers with one: by then all was over. */
+static void note_stuck(struct ev_conn *c, const struct tcp_flow *f, int of, uint64_t ns)
+{
+    struct ev_stuck *k = &c->stuck[of];
+    if (!f->half[of].ack_seen || f->half[of].acked < f->half[of].seen) {
+        k->since_ns = waited_since(c, f, of, ns); /* what is set free may have waited as long itself */
+    } else if (!f->rst_ns && k->since_ns) {
+        k->was_ns = k->since_ns;
+        k->freed_ns = ns;
+        k->since_ns = 0;
     }
 }
 
@@ -223,15 +246,21 @@ static void take_packet(struct evidence *e, const struct capture_packet *k)
     struct ev_conn *c = ev_conn(e, index_of(f));
     if (dir == 0)
         c->heard_ns = k->ts_ns;
-    if (dir == 0 && p.flags & (PACKET_FIN | PACKET_RST) && !c->leaving) {
-        c->leaving = true;
-        c->acked[1] = f->half[1].ack_seen ? f->half[1].acked : 0;
+    note_end(c, f, dir, p.flags, k->ts_ns);
+    if (dir == 0 && !c->end_seen_ns[0] && f->half[1].acked > c->took_to) {
+        c->took_to = f->half[1].acked;
+        if (c->stuck[1].since_ns)
+            c->took_ns =
+                c->stuck[1].since_ns; /* after close(2) a host answers bytes with a reset, RFC 1122 */
     }
     if (dir == 0 && f->half[0].seen > c->spoke_to) {
+        uint64_t ns = waited_since(c, f, 0, k->ts_ns);
         c->spoke_to = f->half[0].seen;
-        c->spoke_ns = k->ts_ns;
+        c->spoke_ns = ns > c->spoke_ns ? ns : c->spoke_ns;
     }
-    note_stuck(c, f, dir, p.flags, k->ts_ns);
+    for (int of = 0; of < 2; of++)
+        note_stuck(c, f, of, k->ts_ns);
+    c->stuck[dir].packet_ns = k->ts_ns;
     if (!p.payload_len && !(p.flags & (PACKET_SYN | PACKET_FIN | PACKET_RST)))
         return;
     struct ev_packet *out = ev_add(e, &e->packet, sizeof *out);

@@ -17,6 +17,15 @@
  * A push within what remains was to a dead socket or lost on the way: not_observed. A connection that is open
  * when its capture ends has that end (REASON_RUN_END), with the same doubt.
  *
+ * Bytes and a FIN that were written behind bytes without an acknowledgement leave when that comes: they are
+ * as old as these, perhaps. Such a FIN, or a reset that answers meanwhile, leaves the time of the close
+ * unsure, such bytes are no sign of a living app. A phone whose TCP took new bytes had not left: after
+ * close(2) it answers them with a reset (same section).
+ *
+ * What the server's TCP took its program has read when it pushed it, or later bytes of that stream, or came
+ * to the phone's FIN; also where it had 100 ms for it on a connection that it could write to and did not
+ * leave. Else the record of its arrival is TRACE_FLAG_UNSURE.
+ *
  * With the server's end alone, what a phone had not acknowledged when it closed counts as lost on the way
  * down, although it may have reached a phone whose app did not read it any more; what it never tried to send
  * is not seen. With the phones' end alone, what they received is known, and not what became of what they

@@ -18,6 +18,12 @@ struct ev_packet {          /* TCP, of any connection until it is known which ar
     bool paired, lost, aired; /* lost: the comment says so; aired: the phone was there when it was offered */
 };
 
+struct ev_stuck {      /* one sender's bytes: while they lie unacknowledged a FIN behind them is not seen */
+    uint64_t since_ns; /* 0: all is acknowledged */
+    uint64_t was_ns, freed_ns; /* the same of what was acknowledged last, and when that was */
+    uint64_t packet_ns;        /* its last packet */
+};
+
 struct ev_conn {
     uint64_t open_ns, close_ns, end_ns, user;
     struct trace_flow flow; /* client first */
@@ -34,11 +40,14 @@ struct ev_conn {
     uint64_t spoke_to; /* where they end */
     uint64_t heard_ns; /* any packet of the client's */
     uint64_t there_ns; /* the last packet that the link took for it or from it: it had not left its address */
-    uint64_t stuck_ns; /* its bytes lie unacknowledged since then: a FIN behind them is not seen; 0: not */
-    uint64_t was_stuck_ns, freed_ns; /* the same of what was acknowledged last, and when that was */
-    bool leaving;                    /* its FIN or RST was seen: acked[1] stands */
-    bool open_end;                   /* the capture ended first */
-    bool replaced;                   /* left without a word: the same device opened another one at close_ns */
+    struct ev_stuck stuck[2];
+    /* By direction: the first FIN or RST, and since when it may have waited behind bytes; 0: none was seen.
+     */
+    uint64_t end_seen_ns[2], may_end_ns[2];
+    uint64_t took_to, took_ns; /* the phone acknowledged this much, of what came at that time or later */
+    uint64_t read_to;          /* the server passed on what ends here: it read all before it too */
+    bool open_end;             /* the capture ended first */
+    bool replaced;             /* left without a word: the same device opened another one at close_ns */
 };
 
 enum ev_what { EV_SEND, EV_MSG, EV_ACCEPTED, EV_REJECT, EV_MEMBER };
@@ -91,11 +100,47 @@ static inline enum evidence_role ev_role(const struct evidence *e, uint32_t conn
     return e->point[ev_conn(e, conn)->point].role;
 }
 
+struct ev_push { /* of a message to a user, as the server's end saw it */
+    struct id id;
+    uint64_t user, ts_ns;
+};
+
+/* Connections of one end; with the server's end alone it speaks for the phones too. */
+struct ev_sides {
+    bool phones, server;     /* points of this kind exist */
+    bool phones_from_server; /* what the phones had is told by their acknowledgements alone */
+    bool legacy;             /* nothing is ever accepted or acknowledged: sent once, pushed once */
+    struct ev_push *push;    /* by id and user */
+    uint32_t pushes;
+};
+
+static inline bool ev_speaks_for(const struct evidence *e, const struct ev_sides *s, uint32_t conn,
+                                 enum trace_side side)
+{
+    enum evidence_role role = ev_role(e, conn);
+    if (side == TRACE_SIDE_LOAD)
+        return role == EVIDENCE_PHONES || s->phones_from_server;
+    return role == EVIDENCE_SERVER;
+}
+
+static inline uint64_t ev_user_of(const struct ev_conn *c)
+{
+    return c->user ? c->user : 1000000000ull + c->number; /* it never said who it is */
+}
+
 /* evidence_message.c: what a message says. */
 void ev_take_message(struct evidence *e, const struct tap_message *m);
 /* evidence_match.c: packets of the two ends; roles and clocks before. */
 int ev_match(struct evidence *e, struct err_ctx *ctx);
+/* evidence_leave.c: when phones left their connections, where no FIN or RST of theirs came through. */
+int ev_find_replaced(struct evidence *e, const struct ev_sides *s, struct err_ctx *ctx);
+/* evidence_chats.c: what the server pushed, and what it read; members and fan-out. */
+int ev_find_pushes(const struct evidence *e, struct ev_sides *s, struct err_ctx *ctx);
+uint64_t ev_first_push(const struct ev_sides *s, const struct id *id); /* UINT64_MAX: never */
+bool ev_maybe_unread(const struct evidence *e, const struct ev_sides *s, const struct ev_message *m);
+void ev_fan_out(struct evidence *e, const struct ev_sides *s);
 /* evidence_records.c */
+struct trace_event *ev_emit(struct evidence *e, enum trace_side side, struct trace_event ev);
 int ev_records(struct evidence *e, const bool want[TRACE_SIDES], struct err_ctx *ctx);
 
 #endif

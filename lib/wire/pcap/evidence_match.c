@@ -67,8 +67,21 @@ static void align(struct evidence *e, const struct delays *d)
         struct ev_conn *c = ev_conn(e, i);
         if (e->point[c->point].role != EVIDENCE_SERVER)
             continue;
-        uint64_t *t[] = {&c->open_ns,  &c->close_ns, &c->end_ns,   &c->stalled_ns, &c->left_ns,
-                         &c->spoke_ns, &c->syn_ns,   &c->heard_ns, &c->stuck_ns};
+        uint64_t *t[] = {&c->open_ns,
+                         &c->close_ns,
+                         &c->end_ns,
+                         &c->stalled_ns,
+                         &c->left_ns,
+                         &c->spoke_ns,
+                         &c->syn_ns,
+                         &c->heard_ns,
+                         &c->took_ns,
+                         &c->stuck[0].since_ns,
+                         &c->stuck[1].since_ns,
+                         &c->end_seen_ns[0],
+                         &c->end_seen_ns[1],
+                         &c->may_end_ns[0],
+                         &c->may_end_ns[1]};
         for (size_t k = 0; k < sizeof t / sizeof *t; k++)
             *t[k] -= *t[k] ? (uint64_t)offset : 0;
     }

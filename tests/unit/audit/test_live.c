@@ -348,6 +348,75 @@ static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
     end(t);
 }
 
+static struct story *begin_recovering(void)
+{
+    const struct live_promises all = {true, true, true, true, false};
+    struct story *t = begin();
+    live_free(t->live);
+    t->live = live_new(&all);
+    live_device(t->live, 7, 1, true);
+    live_device(t->live, 8, 1, true);
+    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+    return t;
+}
+
+static void test_whose_removal_came_back_is_told_and_sent_nothing_after(void **state)
+{
+    (void)state;
+    struct story *t = begin_recovering();
+    struct member_row over = {CHAT, 8, 0, 2, 0};
+    struct entry two[] = {entry(1, 2, 7), entry(2, 3, 0)};
+    struct store_batch b = {.entries = two, .entries_n = 2, .members = &over, .members_n = 1};
+    two[0].op = ENTRY_REMOVE;
+    two[1].op = ENTRY_RECOVERED;
+    assert_int_equal(store_commit(t->store, &b, NULL), 0);
+    live_committed(t->live, &b);
+    live_pushed(t->live, 8, CHAT, 2, &two[1].id);
+    assert_null(live_violation(t->live));
+    said(t, 4, 3);
+    finds(t, LIVE_OUTSIDER);
+    end(t);
+}
+
+static void put_back(struct story *t, struct kv *image)
+{
+    store_drop(t->store);
+    t->kv->ops->close(t->kv);
+    assert_int_equal(kv_mem_copy(&t->kv, image, NULL), 0);
+    open_store(t);
+    live_restored(t->live);
+    assert_int_equal(live_reopened(t->live, t->store, NULL), 0);
+}
+
+/* Stored at 1, lost, stored at 2^32 of the next epoch, lost again: either place may come back, and no third.
+ */
+static void test_what_two_restores_took_may_come_back_at_either_place(void **state)
+{
+    (void)state;
+    for (uint64_t back = 1; back <= 2; back++) {
+        struct story *t = begin_recovering();
+        struct id id = id_of(2);
+        struct kv *image;
+        assert_int_equal(kv_mem_copy(&image, t->kv, NULL), 0);
+        live_submitted(t->live, 7, CHAT, &id, true);
+        struct entry first = entry(1, 2, 7), second = entry(1ull << 32, 2, 7), again = entry(back, 2, 7);
+        second.epoch = EPOCH + 1;
+        commit(t, &first, NULL, 0);
+        put_back(t, image);
+        commit(t, &second, NULL, 0);
+        live_accepted(t->live, 7, CHAT, second.epoch, second.seq, &id);
+        put_back(t, image);
+        assert_null(live_violation(t->live));
+        commit(t, &again, NULL, 0);
+        if (back == 1)
+            assert_null(live_violation(t->live));
+        else
+            finds(t, LIVE_RENUMBERED);
+        image->ops->close(image);
+        end(t);
+    }
+}
+
 static void test_what_is_owed_at_the_end(void **state)
 {
     (void)state;
@@ -383,6 +452,8 @@ int main(void)
         cmocka_unit_test(test_a_device_that_forgot_may_show_again_what_it_was_sent),
         cmocka_unit_test(test_a_cursor_that_goes_back),
         cmocka_unit_test(test_who_was_removed_is_sent_that_and_nothing_after),
+        cmocka_unit_test(test_whose_removal_came_back_is_told_and_sent_nothing_after),
+        cmocka_unit_test(test_what_two_restores_took_may_come_back_at_either_place),
         cmocka_unit_test(test_what_is_owed_at_the_end),
     };
     return cmocka_run_group_tests_name("live", tests, NULL, NULL);

@@ -537,6 +537,58 @@ static void test_entry_that_returns_after_an_epoch_change_is_known_by_its_place(
     finish(&s);
 }
 
+/* Of another chat's range that the server refuses: it does not stand in the way for ever. */
+static void test_ranges_of_a_chat_one_is_out_of_do_not_hold_up_others(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    push(&s, 1);
+    for (uint64_t chat = CHAT + 1; chat-- > CHAT - 1;) /* CHAT, then another */
+        hear(&s, (struct msg){.t = MSG_MSG,
+                              .chat = chat,
+                              .epoch = 99,
+                              .seq = chat == CHAT ? 2 : 1,
+                              .ts = 1,
+                              .id = id_no(60 + (uint32_t)(CHAT - chat)),
+                              .kind = SLICE("recovered"),
+                              .body = SLICE("{\"ranges\":[[1,20]]}")});
+    assert_int_equal(count_sent(&s, MSG_SYNC), 1);
+    hear(&s, (struct msg){.t = MSG_ERROR, .re = SLICE("sync"), .chat = CHAT, .code = SLICE("not_member")});
+    assert_int_equal(count_sent(&s, MSG_SYNC), 2);
+    hear(&s, (struct msg){.t = MSG_DONE, .re = SLICE("sync"), .chat = CHAT - 1, .to = 20});
+    pass(&s, 20 * NS_PER_S);
+    assert_int_equal(count_sent(&s, MSG_SYNC), 2);
+    finish(&s);
+}
+
+static bool no_copy(void *arg, const struct client *c, uint64_t chat, uint64_t from, uint64_t to, bool last,
+                    struct msg *out)
+{
+    (void)arg, (void)c, (void)chat, (void)from, (void)to, (void)last, (void)out;
+    return false;
+}
+
+static void test_entry_that_returns_before_the_new_epoch_has_said_anything_is_shown(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    s.io.copy = no_copy;
+    push(&s, 1);
+    struct claim head = {CHAT, EPOCH, 1};
+    step(&s, (struct client_event){.type = CLIENT_DISCONNECTED, .reason = REASON_RESET});
+    pass(&s, CLIENT_RECONNECT_MAX_NS);
+    step(&s, (struct client_event){.type = CLIENT_CONNECTED});
+    welcome_of(&s, EPOCH + 1, &head, 1);
+    hear(&s,
+         (struct msg){
+             .t = MSG_GAP, .chat = CHAT, .gap_from = 2, .to = (1ull << 32) - 1, .reason = SLICE("epoch")});
+    msg_of(&s, EPOCH, 2, 8, id_no(50));
+    assert_surfaced(&s, "1 2");
+    finish(&s);
+}
+
 static void test_server_with_an_empty_store_is_believed(void **state)
 {
     (void)state;
@@ -910,6 +962,8 @@ int main(void)
         cmocka_unit_test(test_hole_before_an_own_message_is_asked_for_after_a_while),
         cmocka_unit_test(test_gap_is_accepted_as_a_jump),
         cmocka_unit_test(test_entry_that_returns_after_an_epoch_change_is_known_by_its_place),
+        cmocka_unit_test(test_ranges_of_a_chat_one_is_out_of_do_not_hold_up_others),
+        cmocka_unit_test(test_entry_that_returns_before_the_new_epoch_has_said_anything_is_shown),
         cmocka_unit_test(test_server_with_an_empty_store_is_believed),
         cmocka_unit_test(test_what_an_empty_store_took_before_we_came_back_is_read_from_its_start),
         cmocka_unit_test(test_hello_resumes_from_the_cursors),

@@ -250,6 +250,78 @@ static void test_who_was_removed_stays_out_when_the_removal_comes_back_last(void
     removed_stays_removed(false);
 }
 
+/* 9 is a member, and within the loss was removed, invited and joined again; m: these three, from 8's pushes.
+ */
+static struct world *lose_a_return(json_t **m)
+{
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    struct peer *b = peer_hello(w, 8, 1, NULL), *c = peer_hello(w, 9, 1, NULL);
+    for (int i = 0; i < 2; i++) {
+        struct kv *image = i ? backup(w) : NULL;
+        if (i)
+            peer_say(w, a, "{\"t\":\"remove\",\"chat\":\"17\",\"user\":\"9\"}");
+        world_settle(w);
+        peer_say(w, a, "{\"t\":\"invite\",\"chat\":\"17\",\"user\":\"9\"}");
+        world_settle(w);
+        peer_say(w, c, "{\"t\":\"join\",\"chat\":\"17\"}");
+        world_settle(w);
+        assert_int_equal(take_all(b, "msg", m), 2 + i);
+        if (i)
+            put_back(w, image, true);
+        else
+            for (int k = 0; k < 2; k++)
+                json_decref(m[k]);
+    }
+    return w;
+}
+
+static void test_who_left_and_came_back_is_in_whatever_comes_back_first(void **state)
+{
+    (void)state;
+    static const uint8_t orders[][3] = {{0, 1, 2}, {2, 1, 0}, {2, 0, 1}, {1, 2, 0}, {1, 0, 2}, {0, 2, 1}};
+    for (size_t k = 0; k < sizeof orders / sizeof *orders; k++) {
+        json_t *m[16];
+        char id[ID_TEXT + 1];
+        struct world *w = lose_a_return(m);
+        struct peer *b = peer_hello(w, 8, 1, "[]");
+        for (size_t i = 0; i < 3; i++)
+            assert_int_equal(number_of(offer(w, b, "17", copy_of(m[orders[k][i]], NULL, NULL, 0)), "ok"), 1);
+        struct peer *c = peer_hello(w, 9, 1, "[]");
+        peer_send(w, c, world_id(w, id), 17, "here I am");
+        world_settle(w);
+        assert_non_null(peer_take(c, "accepted"));
+        /* its first membership's entries are no longer served; the answer says how far it reached */
+        peer_say(w, c, "{\"t\":\"sync\",\"chat\":\"17\",\"after\":0,\"limit\":10,\"to\":2}");
+        world_settle(w);
+        assert_int_equal(number_of(peer_take(c, "done"), "to"), 2);
+        for (size_t i = 0; i < 3; i++)
+            json_decref(m[i]);
+        world_free(w);
+    }
+}
+
+static void test_who_turns_out_to_be_invited_only_is_pushed_nothing(void **state)
+{
+    (void)state;
+    json_t *m[16];
+    char id[ID_TEXT + 1];
+    struct world *w = lose_a_return(m);
+    struct peer *b = peer_hello(w, 8, 1, "[]"), *c = peer_hello(w, 9, 1, "[]");
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(number_of(offer(w, b, "17", copy_of(m[i], NULL, NULL, 0)), "ok"), 1);
+    while (peer_take(c, "msg"))
+        continue;
+    peer_send(w, b, world_id(w, id), 17, "not for 9");
+    world_settle(w);
+    assert_non_null(peer_take(b, "accepted"));
+    assert_null(peer_take(c, "msg"));
+    for (size_t i = 0; i < 3; i++)
+        json_decref(m[i]);
+    world_free(w);
+}
+
 static void test_nobody_gets_a_tag_for_a_membership_by_saying_so(void **state)
 {
     (void)state;
@@ -349,6 +421,8 @@ int main(void)
         cmocka_unit_test(test_a_resend_that_waits_is_answered_with_the_old_seq_when_its_copy_comes),
         cmocka_unit_test(test_who_was_removed_stays_out_when_the_removal_comes_back_first),
         cmocka_unit_test(test_who_was_removed_stays_out_when_the_removal_comes_back_last),
+        cmocka_unit_test(test_who_left_and_came_back_is_in_whatever_comes_back_first),
+        cmocka_unit_test(test_who_turns_out_to_be_invited_only_is_pushed_nothing),
         cmocka_unit_test(test_nobody_gets_a_tag_for_a_membership_by_saying_so),
         cmocka_unit_test(test_a_copy_from_above_the_head_begins_a_new_epoch),
         cmocka_unit_test(test_the_job_is_over_when_every_member_has_answered),

@@ -243,12 +243,241 @@ static void test_a_clock_that_is_off_is_moved_by_what_causality_demands(void **s
     close_link(&l);
 }
 
+#define BEAT "{\"t\":\"beat\"}"
+
+/* Users 7 (flow 1) and 8 (flow 2) in chat 17. */
+static void both_open(struct link *l)
+{
+    open_link(l);
+    phone_opens(l, 1, 7);
+    phone_opens(l, 2, 8);
+    say(l, 1, 0, false, "{\"t\":\"create\",\"chat\":\"17\",\"users\":[\"8\"]}");
+    l->now += 100 * MS;
+}
+
+/* What was under way when the captures end is not judged: 7 stays for a while. */
+static void goes_on(struct link *l)
+{
+    phone_opens(l, 4, 7);
+    l->now += 5000 * MS;
+    say(l, 4, 0, false, BEAT);
+    packet(l, 4, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(l, 4, 1, GEN_FIN | GEN_ACK, NULL, 0, false);
+}
+
+static enum verdict verdict_on(struct link *l, int n)
+{
+    enum verdict v[16];
+    struct evidence_point p[2] = {0};
+    goes_on(l);
+    judge(l, true, true, v, p);
+    assert_int_equal(p[0].missed + p[1].missed, 0);
+    close_link(l);
+    return v[n];
+}
+
+/* 8 has said something (waiting: so many frames) that does not come through, and leaves before or after
+ * message 1 is pushed: its FIN goes out when the bytes before it do. took: its TCP took message 3 after the
+ * push of message 1. */
+static enum verdict push_before_late_fin(int waiting, bool took)
+{
+    struct link l;
+    both_open(&l);
+    if (took) {
+        say(&l, 1, 0, false, message("send", 3));
+        say(&l, 2, 1, true, message("msg", 3));
+    }
+    say(&l, 2, 0, waiting > 0, BEAT);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    uint32_t behind = took ? (uint32_t)strlen(message("msg", 3)) + 4 : 0; /* a header of 4 bytes */
+    l.seq[2][1] += behind;
+    say(&l, 2, 1, true, message("msg", 1));
+    l.seq[2][1] -= behind;
+    l.now += 500 * MS;
+    if (took)
+        say(&l, 2, 1, false, message("msg", 3));
+    while (waiting-- > 0)
+        say(&l, 2, 0, false, BEAT);
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left(void **state)
+{
+    (void)state;
+    assert_int_equal(push_before_late_fin(0, false), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(push_before_late_fin(1, false), VERDICT_NOT_OBSERVED);
+    assert_int_equal(push_before_late_fin(2, false), VERDICT_NOT_OBSERVED);
+}
+
+/* 8's bytes are stuck when it leaves; it opens another connection, message 1 is pushed to the old one, and
+ * only then what 8 had said there comes out, a message of its own behind it. */
+static void test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open(void **state)
+{
+    struct link l;
+    (void)state;
+    both_open(&l);
+    say(&l, 2, 0, true, BEAT);
+    l.now += 500 * MS;
+    phone_opens(&l, 3, 8);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, true, message("msg", 1));
+    l.now += 500 * MS;
+    say(&l, 2, 0, false, BEAT);
+    say(&l, 2, 0, false, message("send", 2));
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_RST | GEN_ACK, NULL, 0, false);
+    assert_int_equal(verdict_on(&l, 1), VERDICT_LOST_DEAD_SOCKET);
+}
+
+/* 8's bytes are stuck, message 1 is pushed and lost, then 8's host resets: by itself, or as an answer. */
+static enum verdict push_before_reset(bool answers)
+{
+    struct link l;
+    both_open(&l);
+    say(&l, 2, 0, true, BEAT);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, true, message("msg", 1));
+    l.now += 500 * MS;
+    if (answers)
+        packet(&l, 2, 1, GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_reset_that_answers_may_speak_for_an_app_that_left_before(void **state)
+{
+    (void)state;
+    assert_int_equal(push_before_reset(false), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(push_before_reset(true), VERDICT_NOT_OBSERVED);
+}
+
+static void test_a_phone_that_takes_new_bytes_has_not_left(void **state)
+{
+    (void)state;
+    assert_int_equal(push_before_late_fin(1, true), VERDICT_LOST_DOWNLINK);
+}
+
+/* 8 gets message 1, then its own bytes come, and then it resets the connection. */
+static enum verdict bytes_after_receipt(bool stuck)
+{
+    struct link l;
+    both_open(&l);
+    say(&l, 2, 0, stuck, BEAT);
+    l.now += 100 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    say(&l, 2, 1, false, message("msg", 1));
+    l.now += 500 * MS;
+    if (stuck)
+        say(&l, 2, 0, false, BEAT);
+    say(&l, 2, 0, false, "{\"t\":\"beat\",\"n\":2}");
+    l.now += 500 * MS;
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads(void **state)
+{
+    (void)state;
+    assert_int_equal(bytes_after_receipt(false), VERDICT_DELIVERED);
+    assert_int_equal(bytes_after_receipt(true), VERDICT_NOT_OBSERVED);
+}
+
+/* 8 has gone, 7 sends message 1, and so much later that connection ends: by whom, and how? */
+static enum verdict nobody_to_push_to(uint64_t wait, int by, unsigned flags)
+{
+    struct link l;
+    both_open(&l);
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_FIN | GEN_ACK, NULL, 0, false);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    l.now += wait;
+    packet(&l, 1, by, flags | GEN_ACK, NULL, 0, false);
+    if (flags & GEN_FIN)
+        packet(&l, 1, !by, GEN_FIN | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_what_came_right_before_the_server_left_was_perhaps_not_read(void **state)
+{
+    (void)state;
+    assert_int_equal(nobody_to_push_to(0, 1, GEN_FIN), VERDICT_NOT_OBSERVED);
+    assert_int_equal(nobody_to_push_to(0, 1, GEN_RST), VERDICT_NOT_OBSERVED);
+    assert_int_equal(nobody_to_push_to(0, 0, GEN_RST), VERDICT_NOT_OBSERVED); /* thrown away with the rest */
+    assert_int_equal(nobody_to_push_to(0, 0, GEN_FIN), VERDICT_LOST_IN_FANOUT); /* read up to its FIN */
+    assert_int_equal(nobody_to_push_to(300 * MS, 1, GEN_FIN), VERDICT_LOST_IN_FANOUT);
+    assert_int_equal(nobody_to_push_to(300 * MS, 1, GEN_RST), VERDICT_LOST_IN_FANOUT);
+}
+
+/* The server can not write to 7 while message 1 comes from there. more: it passes on what 7 says later. */
+static enum verdict from_a_stuck_connection(bool more)
+{
+    struct link l;
+    both_open(&l);
+    packet(&l, 2, 0, GEN_FIN | GEN_ACK, NULL, 0, false);
+    packet(&l, 2, 1, GEN_FIN | GEN_ACK, NULL, 0, false);
+    say(&l, 1, 1, true, BEAT);
+    l.now += 500 * MS;
+    say(&l, 1, 0, false, message("send", 1));
+    l.now += 500 * MS;
+    phone_opens(&l, 3, 8);
+    say(&l, 1, 0, false, message("send", 2));
+    if (more)
+        say(&l, 3, 1, false, message("msg", 2));
+    l.now += 500 * MS;
+    packet(&l, 1, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_server_that_passes_on_later_bytes_had_read_those_before(void **state)
+{
+    (void)state;
+    assert_int_equal(from_a_stuck_connection(false), VERDICT_NOT_OBSERVED);
+    assert_int_equal(from_a_stuck_connection(true), VERDICT_LOST_IN_FANOUT);
+}
+
+/* Message 1 is pushed to nobody, and the server's bytes to 8 lie unacknowledged to the end: since when? */
+static enum verdict not_pushed(bool stuck_before)
+{
+    struct link l;
+    both_open(&l);
+    for (int turn = 0; turn < 2; turn++) {
+        bool stuck = (turn == 0) == stuck_before;
+        say(&l, 1, 0, false, message("send", stuck ? 2 : 1));
+        if (stuck)
+            say(&l, 2, 1, true, message("msg", 2));
+        l.now += 500 * MS;
+    }
+    packet(&l, 2, 0, GEN_RST | GEN_ACK, NULL, 0, false);
+    return verdict_on(&l, 1);
+}
+
+static void test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then(void **state)
+{
+    (void)state;
+    assert_int_equal(not_pushed(true), VERDICT_LOST_DOWNLINK);
+    assert_int_equal(not_pushed(false), VERDICT_NOT_OBSERVED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_both_ends_tell_each_loss),
         cmocka_unit_test(test_one_end_alone_calls_nothing_lost_that_it_can_not_see),
         cmocka_unit_test(test_a_clock_that_is_off_is_moved_by_what_causality_demands),
+        cmocka_unit_test(test_a_fin_behind_bytes_that_waited_does_not_say_when_the_phone_left),
+        cmocka_unit_test(test_what_comes_out_of_a_connection_long_left_does_not_show_that_it_was_open),
+        cmocka_unit_test(test_a_reset_that_answers_may_speak_for_an_app_that_left_before),
+        cmocka_unit_test(test_a_phone_that_takes_new_bytes_has_not_left),
+        cmocka_unit_test(test_bytes_that_an_acknowledgement_set_free_do_not_show_that_the_app_reads),
+        cmocka_unit_test(test_what_came_right_before_the_server_left_was_perhaps_not_read),
+        cmocka_unit_test(test_a_server_that_passes_on_later_bytes_had_read_those_before),
+        cmocka_unit_test(test_a_push_that_nobody_saw_is_inferred_only_where_the_stream_was_stuck_by_then),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
