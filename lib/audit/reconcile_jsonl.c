@@ -229,7 +229,8 @@ int reconcile_jsonl_row(struct reconcile_row *row, const char *line, size_t n, c
             *p++ != ':' || !(p = scalar(space(p, end), end, &value)))
             return ERR_CORRUPT;
         int k = 0;
-        while (k < KEY_COUNT && (keys[k].n != name.n || memcmp(keys[k].name, name.p, name.n) != 0))
+        while (k < KEY_COUNT && (keys[k].n != name.n || keys[k].name[0] != *name.p ||
+                                 memcmp(keys[k].name, name.p, name.n) != 0))
             k++;
         if (k < KEY_COUNT) {
             wrong = seen & 1u << k ? "a key stands twice" : set_field(row, (enum key)k, &value);

@@ -29,13 +29,11 @@ bool id_is_v7(const struct id *id)
     return (id->b[6] >> 4) == 7 && (id->b[8] >> 6) == 2;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* One more than the digit's value; 0: it is none. */
+static const uint8_t hex_of[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16};
 
 int id_parse(struct id *id, const char *s, size_t n)
 {
@@ -48,10 +46,10 @@ int id_parse(struct id *id, const char *s, size_t n)
                 return ERR_INVALID;
             continue;
         }
-        int hi = hex_digit(s[i]), lo = hex_digit(s[i + 1]);
-        if (hi < 0 || lo < 0)
+        unsigned hi = hex_of[(uint8_t)s[i]], lo = hex_of[(uint8_t)s[i + 1]];
+        if (!hi || !lo)
             return ERR_INVALID;
-        id->b[at++] = (uint8_t)(hi << 4 | lo);
+        id->b[at++] = (uint8_t)((hi - 1) << 4 | (lo - 1));
         i += 2;
     }
     return 0;
@@ -99,16 +97,16 @@ size_t base64url_encode(char *out, const void *in, size_t n)
     return (size_t)(o - out);
 }
 
-static int b64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
+/* One more than the value; 0: not of the alphabet. */
+static const uint8_t b64_of[256] = {
+    ['A'] = 1,  ['B'] = 2,  ['C'] = 3,  ['D'] = 4,  ['E'] = 5,  ['F'] = 6,  ['G'] = 7,  ['H'] = 8,
+    ['I'] = 9,  ['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16,
+    ['Q'] = 17, ['R'] = 18, ['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24,
+    ['Y'] = 25, ['Z'] = 26, ['a'] = 27, ['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32,
+    ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36, ['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40,
+    ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45, ['t'] = 46, ['u'] = 47, ['v'] = 48,
+    ['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54, ['2'] = 55, ['3'] = 56,
+    ['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['-'] = 63, ['_'] = 64};
 
 long base64url_decode(void *out, size_t cap, const char *in, size_t n)
 {
@@ -119,10 +117,10 @@ long base64url_decode(void *out, size_t cap, const char *in, size_t n)
     if (n % 4 == 1)
         return ERR_INVALID;
     for (size_t i = 0; i < n; i++) {
-        int v = b64_value(in[i]);
-        if (v < 0)
+        uint32_t v = b64_of[(uint8_t)in[i]];
+        if (!v)
             return ERR_INVALID;
-        acc = (acc << 6 | (uint32_t)v) & 0xffffff;
+        acc = (acc << 6 | (v - 1)) & 0xffffff;
         bits += 6;
         if (bits >= 8) {
             bits -= 8;
