@@ -13,7 +13,11 @@
  *
  * The way of a message is measured in two parts: `served` from its coming out of the sender's link to its
  * frame's going into the recipient's (sockets, queues, commit and fan-out), `links` is the rest of what the
- * person waited.
+ * person waited. Both are of what was to be
+ * said before the mass reconnect; a message of that time waits for whoever is dark.
+ *
+ * A session that the server ends for its silence was ended wrongly, unless the phone was planted, or its link
+ * had let nothing through for 20 s.
  *
  * A phone's link: Gilbert-Elliott loss, delay and jitter of the profile are its own (TCP-like: what is lost
  * goes again after 200 ms, doubling, and holds up what is behind it); stalls, handovers and blackouts are
