@@ -235,6 +235,9 @@ struct client_io {
     uint32_t claims_max;  /* at most PROTO_CLAIMS_MAX; chats beyond it are left to the server's cursors */
     void (*emit)(void *arg, struct client *c, const struct client_effect *e);
     void *arg;
+    /* When in each interval its heartbeats go, in parts of 2^32 of it by the monotonic clock; 0: at random.
+     */
+    uint32_t beat_share;
     /* The copies that the owner keeps of what was surfaced, accepted or made (kept over restarts, lost with
      * STORAGE_LOST); both NULL: it keeps none. copy: the first (or last) one with from <= seq <= to. held:
      * was this id ever shown here, or said? */

@@ -98,9 +98,10 @@ int flood_verify(struct flood *f, struct store *s, uint64_t *bad, struct err_ctx
 
 /* The world's own measurements, for the report. */
 struct flood_outside {
-    /* bytes, 0: unknown; connected: when the plateau begins, loaded: when it ends */
-    uint64_t rss_before, rss_connected, rss_loaded, server_rss_before, server_rss_connected,
-        server_rss_loaded;
+    /* bytes, 0: unknown; sessions: when all are connected, before the first chat; connected: when the
+     * plateau begins, all chats made; loaded: when it ends */
+    uint64_t rss_before, rss_connected, rss_loaded, server_rss_before, server_rss_sessions,
+        server_rss_connected, server_rss_loaded;
 };
 void flood_set_outside(struct flood *f, const struct flood_outside *o);
 
@@ -108,6 +109,7 @@ struct flood_status {
     const char *phase;
     uint64_t phones, ready, chats, chats_ready, sent, accepted, delivered, expected, outboxes, lag_ms;
     double elapsed_s;
+    bool all_came; /* once */
 };
 void flood_status(const struct flood *f, struct flood_status *s);
 const char *flood_doubt(const struct flood *f);

@@ -19,6 +19,7 @@ void flood_status(const struct flood *f, struct flood_status *s)
                                .expected = f->expected,
                                .outboxes = f->outboxes,
                                .lag_ms = flood_ms(f) - f->done_ms,
+                               .all_came = f->ramp_done_ns != 0,
                                .elapsed_s = (double)(f->io.now.mono_ns - f->began_ns) / 1e9};
 }
 
@@ -105,6 +106,7 @@ static size_t figures(const struct flood *f, struct figure *out)
         {"server_p(99)", ms_of(&f->server_us, 9900), false},
         {"served_p(50)", ms_of(&f->served_us, 5000), false},
         {"served_p(99)", ms_of(&f->served_us, 9900), false},
+        {"mass_served_p(99)", ms_of(&f->mass_served_us, 9900), false},
         {"links_p(50)", ms_of(&f->links_us, 5000), false},
         {"links_p(99)", ms_of(&f->links_us, 9900), false},
         {"accept_p(50)", ms_of(&f->accept_us, 5000), false},
@@ -134,6 +136,9 @@ static size_t figures(const struct flood *f, struct figure *out)
          (double)per_phone(f->outside.server_rss_before, server_rss, f->cfg.phones), true},
         {"server_rss_per_session",
          (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_connected, f->cfg.phones),
+         true},
+        {"server_rss_per_bare_session",
+         (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_sessions, f->cfg.phones),
          true},
         {"rss_mib", (double)rss / 1048576.0, false},
         {"resident_mib", (double)(rss + server_rss) / 1048576.0, false},
