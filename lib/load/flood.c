@@ -13,6 +13,7 @@
 #define GREETING_MAX    100000u
 #define CREATE_STEP     4000u /* chats looked at per tick */
 #define CREATE_AGAIN_MS 5000u
+#define MASS_MAX_NS     (120 * NS_PER_S)
 #define LINGER_NS       (300 * NS_PER_MS)
 
 /* ---- chats ---- */
@@ -368,14 +369,14 @@ static void mass(struct flood *f)
         f->phones[i].dark = false;
         flood_simple(f, i, CLIENT_ONLINE);
     }
-    if (f->mass_back < f->mass_left)
+    if (f->mass_back < f->mass_left && since <= f->cfg.dark_ns + MASS_MAX_NS)
         return;
     if (!f->mass_most_ms && f->cfg.phones - f->ready - f->cfg.silent <= f->mass_left / 100)
         f->mass_most_ms = (uint32_t)((since - f->cfg.dark_ns) / NS_PER_MS);
     if (f->ready + f->cfg.silent == f->cfg.phones) {
         f->mass_done_ns = f->io.now.mono_ns - f->phase_ns - f->cfg.dark_ns;
         enter(f, FLOOD_DRAIN);
-    } else if (since > f->cfg.dark_ns + 60 * NS_PER_S) { /* churn goes on: nearly all is all */
+    } else if (since > f->cfg.dark_ns + MASS_MAX_NS) { /* it is told as it stands */
         f->mass_done_ns = since;
         enter(f, FLOOD_DRAIN);
     } else if (f->cfg.churn_per_1000s) {
