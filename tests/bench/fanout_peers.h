@@ -129,8 +129,8 @@ static void exec_chatd(struct bench *b, const char *port)
 {
     char command[4096];
     snprintf(command, sizeof command,
-             "exec %s --listen 127.0.0.1:%s --data %s/data --keys %s/keys --rate 0 --in-flight 60000 %s",
-             b->server, port, b->folder, b->folder, b->server_args);
+             "exec %s --listen 127.0.0.1:%s --data %s/data --keys %s/keys --rate 0 --in-flight 60000 %s%s",
+             b->server, port, b->folder, b->folder, b->peer->threads ? "--threads 2 " : "", b->server_args);
     execl("/bin/sh", "sh", "-c", command, NULL);
 }
 
@@ -466,6 +466,8 @@ static size_t take_redis(struct bench *b, struct member *m, char *p, size_t n)
 static const struct peer peers[] = {
     {"chatd", "", "chat.v1, fsync before fan-out, acks", true, false, exec_chatd, login_json, publish_json,
      take_json, ack_json},
+    {"chatd-2", "", "chat.v1, two threads, fsync before fan-out, acks", true, true, exec_chatd, login_json,
+     publish_json, take_json, ack_json},
     {"chatd-bin", "", "chat.v1.bin, fsync before fan-out, acks", true, false, exec_chatd, login_bin,
      publish_bin, take_bin, ack_bin},
     {"mosquitto", "mosquitto", "MQTT QoS 1, in memory", false, false, exec_mosquitto, login_mqtt,

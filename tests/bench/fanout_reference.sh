@@ -25,7 +25,7 @@ for part in ${*:-peers coalesce threads limit}; do
     case $part in
     peers)
         run low --seconds "$long" --rates 25,50 --peers chatd,mosquitto,ws
-        run high --seconds "$long" --rates 100,250 --peers chatd,nats,redis
+        run high --seconds "$long" --rates 100,250 --peers chatd,chatd-2,nats,redis
         ;;
     coalesce)
         run on --seconds "$short" --rates 100,250 --peers chatd
@@ -33,8 +33,7 @@ for part in ${*:-peers coalesce threads limit}; do
         ;;
     threads) # both may use all cores: else two threads would share one
         for i in 1 2; do
-            run "threads1-$i" --seconds "$short" --rates 25,100,250 --peers chatd --place free
-            run "threads2-$i" --seconds "$short" --rates 25,100,250 --peers chatd --place free --server-args "--threads 2"
+            run "threads-$i" --seconds "$short" --rates 25,100,250 --peers chatd,chatd-2 --place free
         done
         ;;
     limit)
