@@ -36,6 +36,7 @@ void client_release(struct client *c, struct client_pool *pool)
 {
     chat_forget_all(c, pool);
     recover_forget(c);
+    client_receipts_forget(c, true);
     presence_forget(c);
     outbox_clear(&c->outbox);
 }
@@ -160,6 +161,7 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
         chat_sync_since(c, io);
     recover_go_on(c, io);
     presence_on_welcome(c, io);
+    client_receipts_on_welcome(c, io);
 }
 
 static void on_done(struct client *c, const struct msg *m, const struct client_io *io)
@@ -214,6 +216,9 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         break;
     case MSG_PRESENCE:
         client_emit(c, io, &(struct client_effect){.type = CLIENT_PRESENCE, .m = m});
+        break;
+    case MSG_RECEIPT:
+        client_receipts_on(c, m, io);
         break;
     case MSG_REPORT:
         recover_on_report(c, io);
@@ -285,6 +290,7 @@ static void on_storage_lost(struct client *c, const struct client_io *io)
     chat_forget_all(c, io->pool);
     recover_forget(c);
     presence_clear(c, io);
+    client_receipts_forget(c, false);
     c->rebuild = client_has(c, CLIENT_RESYNC);
     if (connected)
         c->reconnect_ns = io->now.mono_ns;
@@ -366,6 +372,13 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
         break;
     case CLIENT_WATCH:
         presence_watch_users(c, e->users, e->users_n, io);
+        break;
+    case CLIENT_READ:
+        presence_input(c, io);
+        chat_read(c, e->chat, e->seq, io);
+        break;
+    case CLIENT_RECEIPTS:
+        client_receipts_watch(c, e->chat, e->on, io);
         break;
     case CLIENT_SUBMIT:
         presence_said(c, io);

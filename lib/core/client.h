@@ -11,7 +11,8 @@
  * order. A refusal ends a message, unless its code says "later" or that there is no such chat (yet). A
  * connection on which a hello, send or sync stays unanswered and nothing else is heard for 10 s is taken as
  * dead.
- *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms.
+ *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms; so too what the person has read. What was
+ * said of either on a connection that broke is said again on the next.
  *  - RESYNC: hello carries cursors; holes are asked for with sync; coming to the foreground asks for what was
  * missed.
  *  - ACK or RESYNC: a chat is surfaced by rising seq, each once. Without RESYNC a hole is passed over.
@@ -76,6 +77,8 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_AWAY_NS         (300 * NS_PER_S) /* without input: beat {away} */
 #define CLIENT_TYPISTS_MAX     8u               /* shown at a time, all chats together; more are not shown */
 #define CLIENT_WATCH_MAX       256u             /* users whose presence is asked for */
+#define CLIENT_RECEIPT_CHATS   8u               /* chats whose receipts are asked for: those on the screen */
+#define CLIENT_RECEIPTS_MAX    256u             /* (chat, user) shown; of more, nothing is shown */
 
 /* What is done about messages that the server has lost and this device has. */
 enum client_on_gap {
@@ -110,6 +113,7 @@ void client_pool_release(struct client_pool *p);
 
 struct client_chat;
 struct client_presence;
+struct client_receipts;
 
 enum client_state {
     CLIENT_OFF,     /* not started */
@@ -135,7 +139,7 @@ struct client {
      * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
     uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
-    struct client_presence *presence; /* NULL: nobody types, nobody is watched */
+    struct client_presence *presence; /* NULL: nobody types, nobody is watched, no receipts are shown */
     uint64_t ready_ns;
     int64_t clock_offset_us;        /* server's clock minus ours, at least; from welcome */
     uint64_t epoch;                 /* the server's current one */
@@ -165,6 +169,8 @@ enum client_event_type {
     CLIENT_UNACKED,      /* TCP has had our bytes for too long without an acknowledgement */
     CLIENT_TYPE,         /* a person types in `chat`: at each key, or once a second */
     CLIENT_WATCH,        /* whose presence shall be known: users; at most CLIENT_WATCH_MAX */
+    CLIENT_READ,         /* the person has read `chat` up to `seq`, which was surfaced */
+    CLIENT_RECEIPTS,     /* `chat` is shown with its receipts, or (`on` false) no longer */
     CLIENT_STOP,         /* no reconnects any more */
 };
 
@@ -173,7 +179,8 @@ struct client_event {
     const struct msg *m;
     struct id id;
     struct id as; /* SUBMIT, PRESS: the id a new message gets (a run is re-enacted); zero: a fresh one */
-    uint64_t chat, intent;
+    uint64_t chat, intent, seq;
+    bool on;
     const uint64_t *users;
     uint32_t users_n;
     struct slice kind, body;
@@ -212,6 +219,8 @@ enum client_effect_type {
     CLIENT_TYPING_OVER, /* and no longer */
     CLIENT_PRESENCE,    /* m: what is known of somebody watched */
     CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
+    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq */
+    CLIENT_COUNTS,        /* m: how many have got and read own messages in a large chat */
     CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
 
@@ -219,7 +228,7 @@ struct client_effect {
     enum client_effect_type type;
     const struct msg *m;
     struct id id;
-    uint64_t chat, user, intent, epoch, seq, at_ns;
+    uint64_t chat, user, intent, epoch, seq, at_ns, delivered;
     struct slice kind, body;
     enum reason reason;
     int code;
@@ -249,6 +258,9 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
 
 /* The cursor of a chat, for tests and audits; false: the client knows nothing of it. */
 bool client_cursor(const struct client *c, uint64_t chat, struct claim *out);
+
+/* What is shown of this user's receipts there; false: nothing. */
+bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered, uint64_t *read);
 
 /* Is this user shown as typing there? */
 bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user);

@@ -549,6 +549,15 @@ void delivery_add_cursor(struct delivery *d, const struct cursor *c)
         d->cursors[d->cursors_n++] = *c;
 }
 
+void delivery_note_chat(struct delivery *d, const struct chat *c)
+{
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct sub *sub = registry_sub(d->registry, c->subs[i]);
+        if (sub->acked || sub->read)
+            note_cursor(d, sub);
+    }
+}
+
 static bool anything_unacked(const struct delivery *d, const struct session *s)
 {
     for (const struct sub *sub = registry_sub(d->registry, s->subs); sub;
@@ -569,11 +578,14 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
         sub->read = seq;
         note_cursor(d, sub);
     }
-    if (seq <= sub->acked)
+    if (seq < sub->acked || (seq == sub->acked && sub->confirmed))
+        return;
+    sub->confirmed = true; /* what hello claimed is only where it goes on: now its word is kept */
+    note_cursor(d, sub);
+    if (seq == sub->acked)
         return;
     sub->acked = seq;
     d->counters->acks++;
-    note_cursor(d, sub);
     if (d->io->trace && !s->lane.quiet)
         trace_lane_emit(d->io->trace, &s->lane,
                         &(struct trace_event){.chat = c->id,

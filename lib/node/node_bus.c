@@ -238,8 +238,8 @@ static void record(struct node *n, uint16_t from, uint8_t type, struct wire_read
     case WIRE_DROP:
         owner_drop(n, from, r);
         break;
-    case WIRE_CURSORS:
-        owner_cursors(n, r);
+    case WIRE_RECEIPTS:
+        node_receipts_told(n, from, r);
         break;
     case WIRE_CALL:
         owner_called(n, from, r);

@@ -4,6 +4,7 @@
 
 #include "node/node.h"
 #include "node/node_presence.h"
+#include "node/node_receipts.h"
 #include "shard/shard.h"
 
 struct node_bus;
@@ -18,6 +19,8 @@ struct node {
     struct accept accept;
     struct recover recover;
     struct node_presence presence;
+    struct receipts receipts;
+    uint64_t receipts_flushed_ns, receipts_swept_ns;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
     uint32_t swept; /* clocks looked at in this round */
