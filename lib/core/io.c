@@ -123,6 +123,7 @@ static int read_receipts(struct store *s, struct read_job *job, struct err_ctx *
     for (size_t i = 0; !rc && i < job->own_n; i++) {
         uint64_t sender = 0, seq = job->own[i];
         rc = seq ? store_read(s, job->chat, seq - 1, seq, 1, SIZE_MAX, take_sender, &sender, err) : 0;
+        job->sender = sender;
         if (!rc && sender && sender == job->user)
             job->own[own++] = seq;
     }
