@@ -179,6 +179,8 @@ static void on_error(struct client *c, const struct msg *m, const struct client_
     static const struct id none;
     if (!id_equal(&m->id, &none)) {
         send_on_error(c, m, io);
+    } else if (slice_is(m->re, "receipts")) {
+        client_receipts_refused(c, m->chat);
     } else if (slice_is(m->re, "sync") && slice_is(m->code, proto_error_code(PROTO_UNKNOWN_TYPE))) {
         chat_on_no_sync(c);
         send_not_found(c, 0, io);
@@ -204,6 +206,7 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
     case MSG_MSG:
         presence_on_msg(c, m, io);
         chat_on_msg(c, m, io);
+        client_receipts_again(c, m->chat, io);
         break;
     case MSG_GAP:
         chat_on_gap(c, m, io);
@@ -319,6 +322,7 @@ static void on_timer(struct client *c, const struct client_io *io)
     if (c->beat_ns && c->beat_ns <= now) {
         c->beat_ns = now + c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
+        client_receipts_again(c, 0, io);
         if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
             client_expect_answer(c, io);
     }

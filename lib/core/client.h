@@ -219,7 +219,7 @@ enum client_effect_type {
     CLIENT_TYPING_OVER, /* and no longer */
     CLIENT_PRESENCE,    /* m: what is known of somebody watched */
     CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
-    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq */
+    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq (dup: as before) */
     CLIENT_COUNTS,        /* m: how many have got and read own messages in a large chat */
     CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };

@@ -111,6 +111,9 @@ void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct clien
 void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struct client_io *io);
 void client_receipts_on(struct client *c, const struct msg *m, const struct client_io *io);
 void client_receipts_on_welcome(struct client *c, const struct client_io *io);
+/* A watch was refused: it is asked for again with the chat's next message, or the next beat (chat 0: all). */
+void client_receipts_refused(struct client *c, uint64_t chat);
+void client_receipts_again(struct client *c, uint64_t chat, const struct client_io *io);
 void client_receipts_forget(struct client *c, bool all); /* what was shown; with `all`, what is watched too */
 
 /* client_send.c */

@@ -12,6 +12,7 @@ struct shown {
 
 struct client_receipts {
     uint64_t watch[CLIENT_RECEIPT_CHATS];
+    uint8_t refused; /* bits: asked for in vain, and so again */
     uint32_t watch_n, shown_n, shown_cap;
     struct shown *shown;
 };
@@ -60,6 +61,7 @@ void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struc
         for (uint32_t i = r->watch_n; i-- > 0;)
             if (r->watch[i] == chat)
                 r->watch[i] = r->watch[--r->watch_n];
+        r->refused = 0xff; /* whichever they were */
         drop_shown(r, chat);
     }
     say(c, chat, on, io);
@@ -67,7 +69,9 @@ void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struc
 
 void client_receipts_on_welcome(struct client *c, const struct client_io *io)
 {
-    const struct client_receipts *r = receipts_of(c);
+    struct client_receipts *r = receipts_of(c);
+    if (r)
+        r->refused = 0;
     for (uint32_t i = 0; r && i < r->watch_n; i++)
         say(c, r->watch[i], true, io);
 }
@@ -84,6 +88,29 @@ void client_receipts_forget(struct client *c, bool all)
         return;
     free(r);
     *presence_receipts(c, false) = NULL;
+}
+
+_Static_assert(CLIENT_RECEIPT_CHATS <= 8, "bits of `refused`");
+
+void client_receipts_refused(struct client *c, uint64_t chat)
+{
+    struct client_receipts *r = receipts_of(c);
+    for (uint32_t i = 0; r && i < r->watch_n; i++)
+        if (r->watch[i] == chat)
+            r->refused |= (uint8_t)(1u << i);
+}
+
+void client_receipts_again(struct client *c, uint64_t chat, const struct client_io *io)
+{
+    struct client_receipts *r = receipts_of(c);
+    if (!r || !r->refused || c->state != CLIENT_READY)
+        return;
+    for (uint32_t i = 0; i < r->watch_n; i++) {
+        if (!(r->refused >> i & 1) || (chat && r->watch[i] != chat))
+            continue;
+        r->refused &= (uint8_t)~(1u << i);
+        say(c, r->watch[i], true, io);
+    }
 }
 
 static struct shown *find(const struct client *c, uint64_t chat, uint64_t user)
@@ -126,7 +153,7 @@ void client_receipts_on(struct client *c, const struct msg *m, const struct clie
     struct shown *s = m->user ? get(c, m->chat, m->user) : NULL;
     if (!s || (m->delivered <= s->delivered && m->read <= s->read && !MUTANT(RECEIPT_GOES_BACK)))
         return;
-    bool keep = !MUTANT(RECEIPT_GOES_BACK);
+    bool keep = !MUTANT(RECEIPT_GOES_BACK), same = m->read <= s->read;
     s->delivered = keep && s->delivered > m->delivered ? s->delivered : m->delivered;
     s->read = keep && s->read > m->read ? s->read : m->read;
     client_emit(c, io,
@@ -134,7 +161,8 @@ void client_receipts_on(struct client *c, const struct msg *m, const struct clie
                                         .chat = s->chat,
                                         .user = s->user,
                                         .delivered = s->delivered,
-                                        .seq = s->read});
+                                        .seq = s->read,
+                                        .dup = same});
 }
 
 bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered, uint64_t *read)

@@ -54,7 +54,8 @@ static struct receipt_chat *open_chat(struct node *n, struct chat *c)
 
 static bool is_large(const struct node *n, uint32_t members)
 {
-    return members > n->config.limits.receipts_each;
+    uint32_t each = n->config.limits.receipts_each; /* their receipts fit into one frame */
+    return members > (each < PROTO_BATCH_MAX ? each : PROTO_BATCH_MAX);
 }
 
 /* ---- asking ---- */
@@ -146,7 +147,7 @@ void node_receipts(struct node *n, struct session *s, const struct msg *m)
     if (!(n->config.features & DELIVERY_ACK) || !n->accept.log) {
         session_error(n, s, PROTO_UNKNOWN_TYPE, m, 0, "receipts are not kept in this delivery mode");
     } else if (!c || !chat_is_member(c, user)) {
-        session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL);
+        session_error(n, s, c ? PROTO_NOT_MEMBER : PROTO_NO_SUCH_CHAT, m, 0, NULL); /* or not yet heard of */
     } else if (!list_seqs(m, seqs, &seqs_n)) {
         session_error(n, s, PROTO_LIMIT, m, 0, "counts are told of at most 32 messages");
     } else if (!(k = open_chat(n, c)) || receipts_watch_add(k, conn, &w)) {
@@ -577,6 +578,9 @@ static void sweep_chat(struct node *n, struct receipt_chat *k)
         k->nodes = k->fresh;
         k->fresh = 0;
     }
+    for (uint32_t i = 0; i < k->watches_n; i++)
+        if (k->watches[i].untold)
+            receipts_queue(&n->receipts, k); /* a member again, perhaps */
     if (!k->watches_n)
         return;
     if (!node_owns(n, k->chat)) {
