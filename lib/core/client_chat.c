@@ -130,25 +130,27 @@ uint32_t chat_claims(const struct client *c, struct claim *out, uint32_t max)
 
 static uint64_t read_of(const struct client_chat *ch)
 {
-    uint64_t read = ((ch->seq >> 32) - ch->read_back) << 32 | ch->read_low;
+    uint64_t read = (ch->seq >> 32) - (uint64_t)(int64_t)ch->read_back;
+    read = read << 32 | ch->read_low;
     return ch->read_known ? read : 0;
 }
 
 static void set_read(struct client_chat *ch, uint64_t read)
 {
-    uint64_t back = (ch->seq >> 32) - (read >> 32);
-    ch->read_known = read != 0 && back <= UINT8_MAX; /* so many restores later it may be said anew */
+    int64_t back = (int64_t)(ch->seq >> 32) - (int64_t)(read >> 32);
+    /* so many restores later it may be said anew */
+    ch->read_known = read != 0 && back >= INT8_MIN && back <= INT8_MAX;
     ch->read_low = (uint32_t)read;
-    ch->read_back = (uint8_t)back;
+    ch->read_back = (int8_t)back;
 }
 
-/* The place moves; what was read stays, as far as the place allows. */
+/* The place moves; what was read stays. */
 static void set_seq(struct client_chat *ch, uint64_t seq)
 {
     uint64_t read = read_of(ch);
     ch->seq = seq;
     if (read)
-        set_read(ch, read < seq ? read : seq);
+        set_read(ch, read);
 }
 
 void chat_on_disconnect(struct client *c)
@@ -317,6 +319,8 @@ static void surface(struct client *c, struct client_chat *ch, const struct msg *
     bool again = (ch->prev_epoch || m->epoch != ch->epoch) && io->held && io->held(io->arg, c, &m->id);
     client_emit(c, io, &(struct client_effect){.type = again ? CLIENT_DUPLICATE : CLIENT_SURFACE, .m = m});
     if (m->seq > ch->seq) {
+        if (!again && m->seq <= read_of(ch))
+            set_read(ch, m->seq - 1); /* a server of another past: this was never read */
         enter_epoch(ch, m->epoch);
         advance(ch, m->seq);
         ack_later(c, ch, io);
@@ -599,11 +603,14 @@ void chat_send_acks(struct client *c, const struct client_io *io)
             continue;
         struct msg ack = {.t = MSG_ACK, .chat = ch->chat, .seq = ch->seq};
         struct msg read = {.t = MSG_READ, .chat = ch->chat, .seq = read_of(ch)};
+        if (read.seq > ch->seq) /* what the server has not sent again it doesn't have */
+            read.seq = ch->seq;
         if (ch->ack_due && !(ch->read_due && read.seq == ack.seq)) /* who has read it has it */
             client_send(c, io, &ack, 0);
-        if (ch->read_due)
+        if (ch->read_due && read.seq)
             client_send(c, io, &read, 0);
-        ch->ack_due = ch->read_due = false;
+        ch->read_due &= read.seq < read_of(ch);
+        ch->ack_due = false;
         ch->said = true;
     }
 }

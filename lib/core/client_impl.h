@@ -14,10 +14,10 @@ struct client_chat {
     uint64_t seen;                 /* highest seq heard of */
     uint64_t sync_from; /* seq when the sync in flight was asked for; while rebuilding: lowest seq heard */
     uint64_t sync_ns;   /* when to ask, 0: no need */
-    /* What the person has read up to: the lower half of the seq, and how many times 2^32 the upper half lies below
-     * that of `seq`. */
+    /* What the person has read up to: the lower half of that seq, and by how much its upper half lies below that of
+     * `seq`. After a restore `seq` may lie below it for a while. */
     uint32_t read_low;
-    uint8_t read_back;
+    int8_t read_back;
     bool read_known : 1, read_due : 1;
     bool said : 1;         /* ack or read, on this connection: they may have been lost with it */
     bool base_unknown : 1; /* a device without memory: the server's word decides where it begins */

@@ -567,11 +567,11 @@ static bool anything_unacked(const struct delivery *d, const struct session *s)
     return false;
 }
 
-void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
+bool delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
 {
     struct sub *sub = session_sub(d->registry, s, c);
     if (!sub)
-        return;
+        return false;
     if (seq > sub->pushed)
         seq = sub->pushed;
     if (read && seq > sub->read) {
@@ -579,11 +579,11 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
         note_cursor(d, sub);
     }
     if (seq < sub->acked || (seq == sub->acked && sub->confirmed))
-        return;
+        return true;
     sub->confirmed = true; /* what hello claimed is only where it goes on: now its word is kept */
     note_cursor(d, sub);
     if (seq == sub->acked)
-        return;
+        return true;
     sub->acked = seq;
     d->counters->acks++;
     if (d->io->trace && !s->lane.quiet)
@@ -596,6 +596,7 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
     *unacked_ms(d, sub->session) = anything_unacked(d, s) ? clock_ms(d->io->now.mono_ns) : 0;
     if (s->behind)
         delivery_pump(d, s);
+    return true;
 }
 
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job)

@@ -101,7 +101,8 @@ void delivery_tick(struct delivery *d);
 void delivery_written(struct delivery *d, struct session *s, uint32_t bytes);
 /* The cursors of this chat's positions are to be saved (again). */
 void delivery_note_chat(struct delivery *d, const struct chat *c);
-void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read);
+/* False: the session has no position there. */
+bool delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read);
 /* The session asked for entries; at most SYNC_JOBS_MAX wait. ERR_LIMIT beyond. */
 #define SYNC_JOBS_MAX 4096u
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job);

@@ -85,6 +85,7 @@ static void greeting_free(struct greeting *g)
 {
     free(g->claims);
     free(g->cursors);
+    free(g->said);
     free(g);
 }
 

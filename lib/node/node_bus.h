@@ -71,6 +71,8 @@ struct greeting {
     uint32_t claims_n;
     struct cursor *cursors;
     uint32_t cursors_n;
+    struct cursor *said; /* acknowledged and read meanwhile, in chats of owners that are missing */
+    uint32_t said_n;
 };
 
 struct node_bus {

@@ -112,6 +112,8 @@ size_t node_bus_cursors(struct node *n, struct cursor *list, size_t count);
 bool node_bus_greet(struct node *n, struct session *s);
 void node_bus_welcomed(struct node *n, const struct session *s);
 void node_bus_forget(struct node *n, const struct session *s);
+/* An acknowledgement (or that it was read) in a chat whose owner has not answered yet: kept until it does. */
+void node_bus_said(struct node *n, const struct session *s, uint64_t chat, uint64_t seq, bool read);
 const struct greeting *node_bus_greeting(const struct node *n, const struct session *s);
 bool node_bus_known_epoch(const struct node *n, uint64_t chat, uint64_t epoch);
 /* The highest seq that the owner named; 0: the chat is ours. */

@@ -167,12 +167,18 @@ static bool says_something(const struct receipt_member *m)
     return m->delivered && m->delivered >= m->from;
 }
 
-static struct shared_frame *encode_members(const struct receipt_chat *k, enum proto_codec codec,
-                                           bool all)
+/* One message a frame, as everywhere: the transport puts what is queued at a time into one of the socket's. */
+struct frames {
+    struct shared_frame *list[PROTO_BATCH_MAX];
+    uint32_t n;
+    bool made;
+};
+
+static void encode_members(struct frames *f, const struct receipt_chat *k, enum proto_codec codec, bool all)
 {
-    struct buf b = BUF_INIT(PROTO_FRAME_MAX);
-    uint32_t some = 0;
-    for (uint32_t i = 0; i < k->members_n && some < PROTO_BATCH_MAX; i++) {
+    struct buf b = BUF_INIT(4096);
+    f->made = true;
+    for (uint32_t i = 0; i < k->members_n && f->n < PROTO_BATCH_MAX; i++) {
         const struct receipt_member *r = &k->members[i];
         struct msg m = {.t = MSG_RECEIPT,
                         .has = MSG_HAS(delivered) | MSG_HAS(read),
@@ -182,16 +188,13 @@ static struct shared_frame *encode_members(const struct receipt_chat *k, enum pr
                         .read = r->read};
         if ((!all && !r->changed) || !says_something(r))
             continue;
-        if (codec == PROTO_JSON)
-            buf_char(&b, some ? ',' : '[');
+        buf_reset(&b);
         proto_encode_as(&b, codec, &m);
-        some++;
+        struct shared_frame *frame = b.failed ? NULL : shared_frame_new(b.data, b.len);
+        if (frame)
+            f->list[f->n++] = frame;
     }
-    if (codec == PROTO_JSON && some)
-        buf_char(&b, ']');
-    struct shared_frame *f = some && !b.failed ? shared_frame_new(b.data, b.len) : NULL;
     buf_release(&b);
-    return f;
 }
 
 /* Who is told now: ready, a member (still, or again), and with room. Else they are told everything later. */
@@ -210,27 +213,25 @@ static struct session *listener(struct node *n, const struct chat *c, struct rec
 /* Frames by codec, and by whether they hold all; made when the first one needs them. */
 static uint32_t tell_each(struct node *n, const struct chat *c, struct receipt_chat *k)
 {
-    struct shared_frame *frames[2][PROTO_CODECS] = {0};
-    bool made[2][PROTO_CODECS] = {0};
+    struct frames frames[2][PROTO_CODECS] = {0};
     uint32_t told = 0;
     for (uint32_t i = 0; i < k->watches_n; i++) {
         struct receipt_watch *w = &k->watches[i];
         struct session *s = listener(n, c, k, w);
         if (!s)
             continue;
-        bool all = w->untold;
-        if (!made[all][s->codec])
-            frames[all][s->codec] = encode_members(k, s->codec, all);
-        made[all][s->codec] = true;
+        struct frames *f = &frames[w->untold][s->codec];
+        if (!f->made)
+            encode_members(f, k, s->codec, w->untold);
         w->untold = false;
-        if (!frames[all][s->codec])
-            continue;
-        delivery_queue(&n->delivery, s, frames[all][s->codec]);
-        n->counters.receipts_told++;
-        told++;
+        for (uint32_t j = 0; j < f->n; j++)
+            delivery_queue(&n->delivery, s, f->list[j]);
+        told += f->n;
     }
+    n->counters.receipts_told += told;
     for (int i = 0; i < 2 * PROTO_CODECS; i++)
-        shared_frame_unref(frames[i / PROTO_CODECS][i % PROTO_CODECS]);
+        for (uint32_t j = 0; j < frames[i / PROTO_CODECS][i % PROTO_CODECS].n; j++)
+            shared_frame_unref(frames[i / PROTO_CODECS][i % PROTO_CODECS].list[j]);
     return told;
 }
 

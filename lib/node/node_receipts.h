@@ -21,7 +21,7 @@ struct read_job;
 
 #define NODE_RECEIPTS_FLUSH_NS (200 * NS_PER_MS)
 #define NODE_RECEIPTS_COUNT_NS NS_PER_S /* large chats: between two tellings of counts */
-#define NODE_RECEIPTS_BUDGET   10000u   /* frames a flush; the rest waits for the next */
+#define NODE_RECEIPTS_BUDGET   10000u   /* receipts a flush; the rest waits for the next */
 #define NODE_RECEIPTS_PAGE     1000u    /* users in one answer of GET /receipts */
 
 void node_receipts_init(struct node *n, uint64_t seed);

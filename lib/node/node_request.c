@@ -158,8 +158,8 @@ static struct chat *chat_of(struct node *n, const struct session *s, uint64_t id
 static void on_ack(struct node *n, struct session *s, const struct msg *m)
 {
     struct chat *c = chat_of(n, s, m->chat);
-    if (c)
-        delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ);
+    if (!c || !delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ))
+        node_bus_said(n, s, m->chat, m->seq, m->t == MSG_READ);
 }
 
 static void on_quiet(struct node *n, struct session *s, const struct msg *m)

@@ -62,12 +62,7 @@ static void world_emit(void *arg, const struct effect *e)
         json_error_t err;
         json_t *o = json_loadb(e->frame->data, e->frame->len, 0, &err);
         assert_non_null(o);
-        if (json_is_array(o)) {
-            json_array_extend(p->got, o);
-            json_decref(o);
-        } else {
-            json_array_append_new(p->got, o);
-        }
+        json_array_append_new(p->got, o);
         shared_frame_ref(e->frame);
         assert_true(p->held_n < 4096);
         p->held[p->held_n++] = e->frame;
