@@ -101,11 +101,13 @@ void live_time(struct live *l, uint64_t now_ns);
 void live_claims(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
 void live_acks(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
 void live_reads(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t seq);
-/* It asks for a chat's receipts (no more), and shows one; or the number of those who have got and read a message. */
+/* It asks for a chat's receipts (no more), and shows one; or the number of those who have got and read a
+ * message. */
 void live_watches(struct live *l, uint64_t user, uint32_t device, uint64_t chat, bool on);
-void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of, uint64_t delivered,
-                  uint64_t read);
-void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered, uint32_t read);
+void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of,
+                  uint64_t delivered, uint64_t read);
+void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered,
+                  uint32_t read);
 
 /* Who is in a chat now, invited ones (role 2) too; at most `max`. Returns how many. */
 struct live_now {

@@ -72,17 +72,17 @@ struct live {
     bool may_lose, failed, blinded;
     uint64_t epoch; /* of the store as it was last opened */
     struct live_violation violation;
-    struct map chats;   /* id -> struct live_chat * */
-    struct map by_id;   /* id -> index + 1 */
-    struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
-    struct map devices; /* (user, device) -> 1 + strict */
-    struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
-    struct map typed;   /* (chat, user) -> when it was said last */
-    struct map typing;  /* (chat, typist, user, device): shown now */
+    struct map chats;    /* id -> struct live_chat * */
+    struct map by_id;    /* id -> index + 1 */
+    struct map cursors;  /* (chat, user, device) -> epoch, delivered, read */
+    struct map devices;  /* (user, device) -> 1 + strict */
+    struct map shown;    /* (user, device and how often it forgot, id), if promises.recovers */
+    struct map typed;    /* (chat, user) -> when it was said last */
+    struct map typing;   /* (chat, typist, user, device): shown now */
     struct map said;     /* (chat, user): what its devices said was got and read */
     struct map receipts; /* (chat, of whom, user, device): shown */
     struct map watches;  /* (chat, user, device) */
-    struct map places;  /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
+    struct map places;   /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;
     uint64_t waiting; /* kept, neither accepted nor given up */

@@ -67,11 +67,12 @@ void live_watches(struct live *l, uint64_t user, uint32_t device, uint64_t chat,
 }
 
 /* What a device shows of somebody, since it forgot last. */
-static struct shown *shown_of(struct live *l, struct live_chat *c, uint64_t user, uint32_t device, uint64_t of)
+static struct shown *shown_of(struct live *l, struct live_chat *c, uint64_t user, uint32_t device,
+                              uint64_t of)
 {
     const struct live_seat *seat = live_seat(c, user, device);
-    struct shown *s = map_put(
-        &l->receipts, (uint64_t[]){c->id, of, user, (uint64_t)seat->forgets << 32 | device}, NULL);
+    struct shown *s =
+        map_put(&l->receipts, (uint64_t[]){c->id, of, user, (uint64_t)seat->forgets << 32 | device}, NULL);
     BUG_ON(!s);
     return s;
 }
@@ -84,8 +85,8 @@ static uint64_t got(const struct live_chat *c, uint64_t user, uint64_t ack)
     return ack;
 }
 
-void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of, uint64_t delivered,
-                  uint64_t read)
+void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of,
+                  uint64_t delivered, uint64_t read)
 {
     struct live_chat *c = live_chat(l, chat);
     const struct said *truth = said_by(l, chat, of);
@@ -112,7 +113,8 @@ void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat,
     *s = (struct shown){delivered, read};
 }
 
-void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered, uint32_t read)
+void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered,
+                  uint32_t read)
 {
     size_t at = 0;
     const void *key;

@@ -11,8 +11,8 @@
  * order. A refusal ends a message, unless its code says "later" or that there is no such chat (yet). A
  * connection on which a hello, send or sync stays unanswered and nothing else is heard for 10 s is taken as
  * dead.
- *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms; so too what the person has read. What was
- * said of either on a connection that broke is said again on the next.
+ *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms; so too what the person has read. What
+ * was said of either on a connection that broke is said again on the next.
  *  - RESYNC: hello carries cursors; holes are asked for with sync; coming to the foreground asks for what was
  * missed.
  *  - ACK or RESYNC: a chat is surfaced by rising seq, each once. Without RESYNC a hole is passed over.
@@ -219,7 +219,8 @@ enum client_effect_type {
     CLIENT_TYPING_OVER, /* and no longer */
     CLIENT_PRESENCE,    /* m: what is known of somebody watched */
     CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
-    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq (dup: as before) */
+    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq (dup: as
+                             before) */
     CLIENT_COUNTS,        /* m: how many have got and read own messages in a large chat */
     CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
@@ -260,7 +261,8 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
 bool client_cursor(const struct client *c, uint64_t chat, struct claim *out);
 
 /* What is shown of this user's receipts there; false: nothing. */
-bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered, uint64_t *read);
+bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered,
+                    uint64_t *read);
 
 /* Is this user shown as typing there? */
 bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user);

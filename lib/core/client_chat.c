@@ -161,8 +161,8 @@ void chat_on_disconnect(struct client *c)
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
         ch->sync_flying = false;
         ch->sync_ns = 0;
-        /* hello carries the cursor, and is only where the server goes on: who waits to be told that it arrived, or
-         * was read, waits for these words */
+        /* hello carries the cursor, and is only where the server goes on: who waits to be told that it
+         * arrived, or was read, waits for these words */
         ch->ack_due |= ch->said;
         ch->read_due |= ch->said && ch->read_known;
         ch->said = false;

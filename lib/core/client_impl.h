@@ -14,8 +14,8 @@ struct client_chat {
     uint64_t seen;                 /* highest seq heard of */
     uint64_t sync_from; /* seq when the sync in flight was asked for; while rebuilding: lowest seq heard */
     uint64_t sync_ns;   /* when to ask, 0: no need */
-    /* What the person has read up to: the lower half of that seq, and by how much its upper half lies below that of
-     * `seq`. After a restore `seq` may lie below it for a while. */
+    /* What the person has read up to: the lower half of that seq, and by how much its upper half lies below
+     * that of `seq`. After a restore `seq` may lie below it for a while. */
     uint32_t read_low;
     int8_t read_back;
     bool read_known : 1, read_due : 1;

@@ -15,10 +15,10 @@ struct client_presence {
     struct typist shown[CLIENT_TYPISTS_MAX];
     uint32_t shown_n, watch_n;
     uint64_t *watch;
-    uint64_t next_ns;               /* the first of `shown` that is over */
-    uint64_t typing_chat, again_ns; /* own: not said again before then */
-    uint64_t input_ns;              /* the person's last */
-    bool away;                      /* the server was told so */
+    uint64_t next_ns;                 /* the first of `shown` that is over */
+    uint64_t typing_chat, again_ns;   /* own: not said again before then */
+    uint64_t input_ns;                /* the person's last */
+    bool away;                        /* the server was told so */
     struct client_receipts *receipts; /* here, since struct client has no room for it */
 };
 

@@ -1,5 +1,6 @@
-/* What this device shows of who has got and read what. Two cursors a user, merged by maximum: a server that lost its
- * last second says less than it said before, until the readers have said it again; what is shown doesn't go back. */
+/* What this device shows of who has got and read what. Two cursors a user, merged by maximum: a server that
+ * lost its last second says less than it said before, until the readers have said it again; what is shown
+ * doesn't go back. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,8 @@ struct client_receipts {
 
 static struct client_receipts *receipts_of(const struct client *c)
 {
-    struct client_receipts **at = c->presence ? presence_receipts((struct client *)(uintptr_t)c, false) : NULL;
+    struct client_receipts **at =
+        c->presence ? presence_receipts((struct client *)(uintptr_t)c, false) : NULL;
     return at ? *at : NULL;
 }
 
@@ -108,7 +110,7 @@ void client_receipts_again(struct client *c, uint64_t chat, const struct client_
     for (uint32_t i = 0; i < r->watch_n; i++) {
         if (!(r->refused >> i & 1) || (chat && r->watch[i] != chat))
             continue;
-        r->refused &= (uint8_t)~(1u << i);
+        r->refused &= (uint8_t) ~(1u << i);
         say(c, r->watch[i], true, io);
     }
 }

@@ -77,8 +77,9 @@ struct read_job {
     uint32_t device;
     struct cursor *cursors;
     size_t cursors_n, cursors_cap;
-    /* READ_RECEIPTS: into `cursors` the maximum over each user's devices, by user; of the seqs in `own` those stay
-     * whose entry `user` has sent. `sender`: who has sent the last of them; 0: no message stands there */
+    /* READ_RECEIPTS: into `cursors` the maximum over each user's devices, by user; of the seqs in `own` those
+     * stay whose entry `user` has sent. `sender`: who has sent the last of them; 0: no message stands there
+     */
     uint64_t *own;
     size_t own_n;
     /* READ_LOG: seq > after (or ts >= since_us when that is set) and <= upto */

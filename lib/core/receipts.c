@@ -133,7 +133,8 @@ void receipts_member_drop(struct receipts *r, struct receipt_chat *c, uint64_t u
     memmove(m, m + 1, (size_t)(&c->members[c->members_n] - m) * sizeof *m);
 }
 
-bool receipts_note(struct receipts *r, struct receipt_chat *c, uint64_t user, uint64_t delivered, uint64_t read)
+bool receipts_note(struct receipts *r, struct receipt_chat *c, uint64_t user, uint64_t delivered,
+                   uint64_t read)
 {
     struct receipt_member *m = receipts_member(c, user);
     if (!m || (delivered <= m->delivered && read <= m->read))
@@ -259,7 +260,8 @@ void receipts_count_end(struct receipt_counts *k)
 }
 
 /* Who had joined by then, less those of whom the cursor lies below: for who joined later it never does. */
-struct msg_count receipts_count(const struct receipt_counts *k, const struct receipt_member *but, uint64_t seq)
+struct msg_count receipts_count(const struct receipt_counts *k, const struct receipt_member *but,
+                                uint64_t seq)
 {
     uint32_t of = below(k->from, k->n, seq + 1), later = k->n - of;
     struct msg_count out = {.from = seq, .to = seq, .of = of};

@@ -1,14 +1,14 @@
-/* Who has got and read how much of a chat, as far as somebody watches it: per chat one line a member (the maximum
- * over the devices' cursors), and who is to be told. Plain data; reading the store, asking other nodes and sending
- * are the node's.
+/* Who has got and read how much of a chat, as far as somebody watches it: per chat one line a member (the
+ * maximum over the devices' cursors), and who is to be told. Plain data; reading the store, asking other
+ * nodes and sending are the node's.
  *
- * Nothing is kept by message: a cursor says it of every seq up to it, and a count for a seq is found among the
- * cursors. Memory, of a chat that is watched: 32 bytes a member, 24 a watcher, 24 more for each own message that a
- * watcher in a large chat is told of. A chat nobody watches costs nothing here, and one row a (user, device) in the
- * store.
+ * Nothing is kept by message: a cursor says it of every seq up to it, and a count for a seq is found among
+ * the cursors. Memory, of a chat that is watched: 32 bytes a member, 24 a watcher, 768 more for a watcher who
+ * is told counts of own messages. A chat nobody watches costs nothing here, and one row a (user, device) in
+ * the store.
  *
- * Limits: RECEIPTS_CHATS_MAX chats, RECEIPTS_MEMBERS_MAX members in all of them, RECEIPTS_WATCHERS_MAX watchers a
- * chat: beyond them ERR_LIMIT. Must not know: sessions, stores, the bus. */
+ * Limits: RECEIPTS_CHATS_MAX chats, RECEIPTS_MEMBERS_MAX members in all of them, RECEIPTS_WATCHERS_MAX
+ * watchers a chat: beyond them ERR_LIMIT. Must not know: sessions, stores, the bus. */
 #ifndef CORE_RECEIPTS_H
 #define CORE_RECEIPTS_H
 
@@ -56,8 +56,8 @@ struct receipt_chat {
     bool queued;  /* among those with something to tell */
     bool large;   /* it was told as counts last */
     bool behind;  /* somebody had no room for what was to be told */
-    /* several nodes: at the owner, who else serves the chat, and until when that holds; at a follower, when to ask
-     * again. `version` counts what was told to followers. */
+    /* several nodes: at the owner, who else serves the chat, and until when that holds; at a follower, when
+     * to ask again. `version` counts what was told to followers. */
     uint64_t nodes, fresh, period_ns, ask_ns, version;
     uint64_t counted_ns;
 };
@@ -81,15 +81,17 @@ void receipts_queue(struct receipts *r, struct receipt_chat *c);
 struct receipt_member *receipts_member(const struct receipt_chat *c, uint64_t user); /* NULL: none */
 /* The next one by user; NULL: none. */
 struct receipt_member *receipts_member_above(const struct receipt_chat *c, uint64_t user);
-/* A member since `from`, of whose cursors nothing is known yet unless it was there already. ERR_NOMEM, ERR_LIMIT:
- * unchanged. */
+/* A member since `from`, of whose cursors nothing is known yet unless it was there already. ERR_NOMEM,
+ * ERR_LIMIT: unchanged. */
 int receipts_member_set(struct receipts *r, struct receipt_chat *c, uint64_t user, uint64_t from);
 void receipts_member_drop(struct receipts *r, struct receipt_chat *c, uint64_t user);
 /* The cursors are at least there. True: that is news. */
-bool receipts_note(struct receipts *r, struct receipt_chat *c, uint64_t user, uint64_t delivered, uint64_t read);
+bool receipts_note(struct receipts *r, struct receipt_chat *c, uint64_t user, uint64_t delivered,
+                   uint64_t read);
 
 struct receipt_watch *receipts_watch(const struct receipt_chat *c, uint64_t conn); /* NULL: none */
-int receipts_watch_add(struct receipt_chat *c, uint64_t conn, struct receipt_watch **out); /* ERR_LIMIT, ERR_NOMEM */
+int receipts_watch_add(struct receipt_chat *c, uint64_t conn,
+                       struct receipt_watch **out); /* ERR_LIMIT, ERR_NOMEM */
 void receipts_watch_drop(struct receipt_chat *c, struct receipt_watch *w);
 /* An own message of the watcher: the lowest goes when there are too many. ERR_NOMEM. */
 int receipts_own_add(struct receipt_watch *w, uint64_t seq);
@@ -102,7 +104,8 @@ struct receipt_counts {
 int receipts_count_begin(struct receipt_counts *k, const struct receipt_chat *c); /* ERR_NOMEM */
 void receipts_count_end(struct receipt_counts *k);
 /* Of those who were members at `seq`, `but` left out: how many, and how many have got and read it. */
-struct msg_count receipts_count(const struct receipt_counts *k, const struct receipt_member *but, uint64_t seq);
+struct msg_count receipts_count(const struct receipt_counts *k, const struct receipt_member *but,
+                                uint64_t seq);
 /* What of the watcher's own messages is to be told, equal neighbours in one row; marks it as told. Room for
  * RECEIPTS_OWN_MAX rows; returns how many. `all`: also what has not changed. */
 uint32_t receipts_count_own(const struct receipt_counts *k, const struct receipt_member *self,

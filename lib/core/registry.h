@@ -59,10 +59,10 @@ _Static_assert(sizeof(struct user) == 32, "a user");
 struct sub {
     uint64_t pushed : 55;
     uint64_t confirmed : 1; /* `acked` was said on this connection: the store is told */
-    uint64_t passive : 1; /* is told the head only: its device does not show the chat */
-    uint64_t live : 1;    /* pushed everything durable: new entries go straight out */
-    uint64_t behind : 1;  /* is in the session's queue of chats that need reading */
-    uint64_t unsaved : 1; /* its cursor stands in the list of those to be saved (delivery.h) */
+    uint64_t passive : 1;   /* is told the head only: its device does not show the chat */
+    uint64_t live : 1;      /* pushed everything durable: new entries go straight out */
+    uint64_t behind : 1;    /* is in the session's queue of chats that need reading */
+    uint64_t unsaved : 1;   /* its cursor stands in the list of those to be saved (delivery.h) */
     uint64_t acked, read;
     uint32_t session, chat;
     uint32_t next;        /* of the session's positions */

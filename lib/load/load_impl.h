@@ -100,7 +100,7 @@ struct population {
     uint64_t surfaced_ns;        /* last time anything did */
     uint64_t nobody_awake;       /* arrivals without anybody to type */
     struct hist typing_stale_us; /* of those shown: since the typist's last key, when it was over */
-    struct hist receipt_us; /* from a person's reading to its being shown to another */
+    struct hist receipt_us;      /* from a person's reading to its being shown to another */
     uint64_t receipts_shown, receipts_counted, receipts_false; /* false: more than was read */
     uint64_t typing_shown, typing_back, typing_missed; /* back: typed on when somebody came back; missed: and
                                                           was not shown to them within a second */

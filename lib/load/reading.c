@@ -1,5 +1,5 @@
-/* People who read what they are shown, and see who has read what they said: the generator knows both, so what is
- * shown is measured against the truth. */
+/* People who read what they are shown, and see who has read what they said: the generator knows both, so what
+ * is shown is measured against the truth. */
 #include "core/receipts.h"
 #include "load/load_impl.h"
 
@@ -42,8 +42,9 @@ void reading_init(struct load_phone *p)
 void reading_start(struct load_phone *p)
 {
     for (uint32_t i = 0; reads(p) && i < p->chats_n && i < CLIENT_RECEIPT_CHATS; i++)
-        phone_step(p, &(struct client_event){
-                          .type = CLIENT_RECEIPTS, .chat = chat_number(p->load, p->chats[i].chat), .on = true});
+        phone_step(p, &(struct client_event){.type = CLIENT_RECEIPTS,
+                                             .chat = chat_number(p->load, p->chats[i].chat),
+                                             .on = true});
 }
 
 /* From now on what was read stays so, and everybody should come to see it. */

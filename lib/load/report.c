@@ -98,8 +98,8 @@ static void one_population(const struct load *l, uint32_t i, struct buf *out)
     if (l->populations_cfg[i].habits.read_after) {
         times(out, "receipt_ms", &p->receipt_us);
         buf_printf(out,
-                   ",\"receipts_shown\":%" PRIu64 ",\"receipts_counted\":%" PRIu64 ",\"receipts_false\":%" PRIu64
-                   ",\"receipts_missing\":%" PRIu64,
+                   ",\"receipts_shown\":%" PRIu64 ",\"receipts_counted\":%" PRIu64
+                   ",\"receipts_false\":%" PRIu64 ",\"receipts_missing\":%" PRIu64,
                    p->receipts_shown, p->receipts_counted, p->receipts_false,
                    reading_missing((struct load *)(uintptr_t)l, i));
     }

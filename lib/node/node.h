@@ -34,11 +34,12 @@
 
 /* ---- receipts ----
  *
- * GET /receipts/CHAT?seq=N&after=USER&limit=N      who has got and read message N, page by page (at most 1000 users)
- *   {"chat":"17","seq":5,"users":[{"user":"8","read":true}...],   those who have got it, by user, after `after`
- *    "of":n,"delivered":n,"read":n,                    of those who were members then, its sender left out
- *    "next":"0"}                                       `after` of the next page; "0": this was the last
- * In a chat of at most limits.receipts_each members any of them may ask; in a larger one the message's sender, or
+ * GET /receipts/CHAT?seq=N&after=USER&limit=N      who has got and read message N, page by page (at most 1000
+ * users)
+ *   {"chat":"17","seq":5,"users":[{"user":"8","read":true}...],   those who have got it, by user, after
+ * `after` "of":n,"delivered":n,"read":n,                    of those who were members then, its sender left
+ * out "next":"0"}                                       `after` of the next page; "0": this was the last In a
+ * chat of at most limits.receipts_each members any of them may ask; in a larger one the message's sender, or
  * an operator. The rows of the store are counted: a second behind what was said. */
 
 #define NODE_PRESENCE_USERS 256u /* of GET /presence */

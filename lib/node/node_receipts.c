@@ -7,9 +7,10 @@
 #include "node/node_bus.h"
 #include "util/mutant.h"
 
-#define SWEEP_NS  NS_PER_S
-#define ASK_NS    (10 * NS_PER_S)
-#define PERIOD_NS (15 * NS_PER_S) /* a node that did not ask in one whole period, and a part, serves nobody there */
+#define SWEEP_NS NS_PER_S
+#define ASK_NS   (10 * NS_PER_S)
+#define PERIOD_NS                                                                                            \
+    (15 * NS_PER_S) /* a node that did not ask in one whole period, and a part, serves nobody there */
 
 void node_receipts_init(struct node *n, uint64_t seed)
 {
@@ -65,8 +66,8 @@ struct asked {
     uint64_t chat, conn;
 };
 
-static void ask_owner(struct node *n, struct receipt_chat *k, uint64_t conn, uint64_t user, const uint64_t *seqs,
-                      uint32_t seqs_n)
+static void ask_owner(struct node *n, struct receipt_chat *k, uint64_t conn, uint64_t user,
+                      const uint64_t *seqs, uint32_t seqs_n)
 {
     struct buf *b = &n->bus->body;
     struct asked *about = malloc(sizeof *about);
@@ -77,8 +78,7 @@ static void ask_owner(struct node *n, struct receipt_chat *k, uint64_t conn, uin
     put_u32(b, seqs_n);
     for (uint32_t i = 0; i < seqs_n; i++)
         put_u64(b, seqs[i]);
-    struct bus_call *call =
-        about ? bus_ask(n, node_owner(n, k->chat), CALL_RECEIPTS, 3 * NS_PER_S) : NULL;
+    struct bus_call *call = about ? bus_ask(n, node_owner(n, k->chat), CALL_RECEIPTS, 3 * NS_PER_S) : NULL;
     if (!call) {
         free(about);
         k->ask_ns = n->io.now.mono_ns + SWEEP_NS;
@@ -167,7 +167,8 @@ static bool says_something(const struct receipt_member *m)
     return m->delivered && m->delivered >= m->from;
 }
 
-/* One message a frame, as everywhere: the transport puts what is queued at a time into one of the socket's. */
+/* One message a frame, as everywhere: the transport puts what is queued at a time into one of the socket's.
+ */
 struct frames {
     struct shared_frame *list[PROTO_BATCH_MAX];
     uint32_t n;
@@ -339,7 +340,8 @@ static void take_rows(struct node *n, struct receipt_chat *k, const struct read_
     receipts_queue(&n->receipts, k);
 }
 
-static void take_own(struct node *n, struct receipt_chat *k, uint64_t conn, const uint64_t *seqs, size_t seqs_n)
+static void take_own(struct node *n, struct receipt_chat *k, uint64_t conn, const uint64_t *seqs,
+                     size_t seqs_n)
 {
     struct receipt_watch *w = conn ? receipts_watch(k, conn) : NULL;
     for (size_t i = 0; w && i < seqs_n; i++)
@@ -442,7 +444,8 @@ static void add_readers(struct buf *b, const struct chat *c, const struct read_j
         buf_printf(b, "%s{\"user\":\"%" PRIu64 "\",\"read\":%s}", listed++ ? "," : "", m->user,
                    at->read >= seq ? "true" : "false");
     }
-    buf_printf(b, "],\"of\":%u,\"delivered\":%u,\"read\":%u,\"next\":\"%" PRIu64 "\"}\n", of, delivered, read, next);
+    buf_printf(b, "],\"of\":%u,\"delivered\":%u,\"read\":%u,\"next\":\"%" PRIu64 "\"}\n", of, delivered, read,
+               next);
 }
 
 /* The answer's status; its text, or the error's code. */
@@ -491,7 +494,8 @@ static bool read_readers(struct node *n, const struct read_job *like)
     return true;
 }
 
-static void answer_http(struct node *n, uint64_t request, int status, enum proto_error code, struct slice text)
+static void answer_http(struct node *n, uint64_t request, int status, enum proto_error code,
+                        struct slice text)
 {
     struct shared_frame *f = status == 200 ? shared_frame_new(text.p, text.n) : NULL;
     if (!f) {
@@ -626,8 +630,8 @@ void node_receipts_tick(struct node *n)
 /* ---- several nodes: at the owner ---- */
 
 /* The lines of the chat, unless the asker has them already, and of the seqs those that are the user's. */
-static void reply_receipts(struct node *n, uint16_t to, uint64_t id, const struct receipt_chat *k, uint64_t version,
-                           const uint64_t *own, size_t own_n)
+static void reply_receipts(struct node *n, uint16_t to, uint64_t id, const struct receipt_chat *k,
+                           uint64_t version, const uint64_t *own, size_t own_n)
 {
     struct buf *b = &n->bus->reply;
     bool same = k && version == k->version;
@@ -764,8 +768,8 @@ void node_receipts_replied(struct node *n, void *about, struct wire_reader *r)
     if (what > 1 || r->failed) {
         struct session *s = a.conn ? node_session(n, a.conn) : NULL;
         if (s && s->state == SESSION_READY) /* what it named is not known here */
-            session_error(n, s, PROTO_SHARD_UNAVAILABLE, &(struct msg){.t = MSG_RECEIPTS, .chat = a.chat}, 1000,
-                          NULL);
+            session_error(n, s, PROTO_SHARD_UNAVAILABLE, &(struct msg){.t = MSG_RECEIPTS, .chat = a.chat},
+                          1000, NULL);
         k->ask_ns = n->io.now.mono_ns + SWEEP_NS;
         return;
     }

@@ -1,12 +1,12 @@
-/* Inside of the node: receipts, over the table of core/receipts.h. The rows of the store are the truth; a chat that
- * somebody watches is read from them once, and then follows what is saved. A cursor counts when the store has taken
- * it, so that a server that is killed and comes back never says less.
+/* Inside of the node: receipts, over the table of core/receipts.h. The rows of the store are the truth; a
+ * chat that somebody watches is read from them once, and then follows what is saved. A cursor counts when the
+ * store has taken it, so that a server that is killed and comes back never says less.
  *
- *   watch    `receipts {on}` -> rows of the chat (the owner's) -> what holds now -> changes, until the connection ends
- *   several nodes   a follower asks the owner for all lines of the chat (CALL_RECEIPTS, again every 10 s, which is also
- *            how the owner knows who is interested), and is told what changes (WIRE_RECEIPTS, numbered: who misses a
- *            number asks at once). Followers' own cursors go to the owner by call, and back into the list when it
- *            does not answer. */
+ *   watch    `receipts {on}` -> rows of the chat (the owner's) -> what holds now -> changes, until the
+ * connection ends several nodes   a follower asks the owner for all lines of the chat (CALL_RECEIPTS, again
+ * every 10 s, which is also how the owner knows who is interested), and is told what changes (WIRE_RECEIPTS,
+ * numbered: who misses a number asks at once). Followers' own cursors go to the owner by call, and back into
+ * the list when it does not answer. */
 #ifndef NODE_NODE_RECEIPTS_H
 #define NODE_NODE_RECEIPTS_H
 

@@ -30,8 +30,8 @@ enum wire_call {
     CALL_FILL,        /* the same, for the node itself, which has seen a hole */
     CALL_HISTORY,     /* the same, if this user is a member */
     CALL_CURSORS,     /* n, cursors: of your chats' members, to be kept */
-    CALL_RECEIPTS,    /* chat, version, user, n, seqs: who has got and read how much, and which are the user's */
-    CALL_READERS,     /* chat, user, seq, after, limit: a page of GET /receipts */
+    CALL_RECEIPTS, /* chat, version, user, n, seqs: who has got and read how much, and which are the user's */
+    CALL_READERS,  /* chat, user, seq, after, limit: a page of GET /receipts */
 };
 
 enum wire_answer { ANSWER_ACCEPTED = 1, ANSWER_DONE, ANSWER_REFUSED };

@@ -18,10 +18,9 @@
  *                                             RANGES      (varint from, varint to)*
  *                                             REPORTS     (varint chat, varint epoch, varint head, hash)*
  *                                             REFUSED     (16 bytes id, code)*
- *                                             ENTRIES     (varint epoch, varint seq, 16 bytes id, varint from,
- *                                                          varint ts, kind, body, tag)*
- *                                             COUNTS      (varint from, to, delivered, read, of)*
- *                                             where texts and hashes are (varint length, bytes)
+ *                                             ENTRIES     (varint epoch, varint seq, 16 bytes id, varint
+ * from, varint ts, kind, body, tag)* COUNTS      (varint from, to, delivered, read, of)* where texts and
+ * hashes are (varint length, bytes)
  *
  * A message's type is its place in messages.def, a field's number its place in the message, both from 1. So
  * messages and fields are only ever appended there; golden vectors (tests/unit/proto/test_bin.c) catch the

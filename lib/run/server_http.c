@@ -1,4 +1,5 @@
-/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /receipts/{chat}, /reconcile, /presence. */
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /receipts/{chat}, /reconcile,
+ * /presence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -52,12 +52,9 @@ static void read_typing(const json_t *o, struct judge_scope *scope)
     static const struct {
         const char *key;
         enum metric m;
-    } figures[] = {{"typing_shown", METRIC_TYPING_SHOWN},
-                   {"typing_back", METRIC_TYPING_BACK},
-                   {"typing_missed", METRIC_TYPING_MISSED},
-                   {"receipts_shown", METRIC_RECEIPTS_SHOWN},
-                   {"receipts_counted", METRIC_RECEIPTS_COUNTED},
-                   {"receipts_false", METRIC_RECEIPTS_FALSE},
+    } figures[] = {{"typing_shown", METRIC_TYPING_SHOWN},         {"typing_back", METRIC_TYPING_BACK},
+                   {"typing_missed", METRIC_TYPING_MISSED},       {"receipts_shown", METRIC_RECEIPTS_SHOWN},
+                   {"receipts_counted", METRIC_RECEIPTS_COUNTED}, {"receipts_false", METRIC_RECEIPTS_FALSE},
                    {"receipts_missing", METRIC_RECEIPTS_MISSING}};
     struct report_times stale;
     read_times(o, "typing_stale_ms", scope, METRIC_TYPING_STALE_MS, &stale);

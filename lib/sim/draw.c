@@ -7,9 +7,9 @@
 #include "util/clock.h"
 #include "util/rng.h"
 
-#define FAULTS_MAX   9u
-#define STREAM       (8ull << 40)
-#define NODES_STREAM (11ull << 40)
+#define FAULTS_MAX     9u
+#define STREAM         (8ull << 40)
+#define NODES_STREAM   (11ull << 40)
 #define READING_STREAM (12ull << 40)
 
 struct draw {

@@ -49,7 +49,8 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
         if (rc || !s->nodes || s->nodes > SIM_NODES_MAX)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
-                "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, --receipts-each N, "
+                "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
+                "--receipts-each N, "
                 "--queue SIZE, --rate N, --burst N, --fanout MODE, --presence current|legacy, for the time "
                 "of an "
                 "fsync --disk TIME, and for up to 4 nodes --nodes N, --bus-drop PARTS-PER-MILLION, "

@@ -165,7 +165,8 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
         break;
     case CLIENT_COUNTS:
         for (uint32_t i = 0; i < m->counts_n; i++)
-            live_counted(s->live, c->user, m->chat, m->counts[i].to, m->counts[i].delivered, m->counts[i].read);
+            live_counted(s->live, c->user, m->chat, m->counts[i].to, m->counts[i].delivered,
+                         m->counts[i].read);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);

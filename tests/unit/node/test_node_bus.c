@@ -567,7 +567,8 @@ static void test_receipts_of_a_large_group_at_a_follower(void **state)
         buf_release(&token);
         assert_int_equal(k->w[0]->http_status, user == 100 ? 200 : 403);
         if (user == 100)
-            assert_non_null(strstr(k->w[0]->http_body, "\"of\":35,\"delivered\":12,\"read\":12,\"next\":\"105\""));
+            assert_non_null(
+                strstr(k->w[0]->http_body, "\"of\":35,\"delivered\":12,\"read\":12,\"next\":\"105\""));
     }
     cluster_free(k);
 }

@@ -68,7 +68,8 @@ static void test_members_are_told_last_values_in_one_frame(void **state)
     for (int i = 0; i < 20; i++)
         seq = say_hi(w, a);
     for (uint64_t i = 1; i <= seq; i++)
-        peer_say(w, b, "{\"t\":\"%s\",\"chat\":\"17\",\"seq\":%llu}", i % 2 ? "ack" : "read", (unsigned long long)i);
+        peer_say(w, b, "{\"t\":\"%s\",\"chat\":\"17\",\"seq\":%llu}", i % 2 ? "ack" : "read",
+                 (unsigned long long)i);
     forget_got(a);
     struct node_stats before, after;
     node_stats(w->node, &before);
@@ -110,13 +111,15 @@ static void test_state_is_told_to_who_comes_back_also_after_a_restart(void **sta
     world_free(w);
 }
 
-/* A device that resumes, or that starts from nothing, takes nothing back; of two devices the maximum counts. */
+/* A device that resumes, or that starts from nothing, takes nothing back; of two devices the maximum counts.
+ */
 static void test_maximum_over_devices_and_over_resumes(void **state)
 {
     (void)state;
     long long d, r;
     struct world *w = world_new(DELIVERY_RELIABLE);
-    struct peer *a = peer_hello(w, 7, 1, NULL), *b1 = peer_hello(w, 8, 1, NULL), *b2 = peer_hello(w, 8, 2, NULL);
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b1 = peer_hello(w, 8, 1, NULL),
+                *b2 = peer_hello(w, 8, 2, NULL);
     world_chat(w, a);
     uint64_t one = say_hi(w, a), two = say_hi(w, a), three = say_hi(w, a);
     peer_say(w, b1, "{\"t\":\"read\",\"chat\":\"17\",\"seq\":%llu}", (unsigned long long)two);
@@ -144,7 +147,8 @@ static void test_maximum_over_devices_and_over_resumes(void **state)
     world_free(w);
 }
 
-/* What hello claims was acknowledged on a connection that broke, and perhaps never heard: the next word counts. */
+/* What hello claims was acknowledged on a connection that broke, and perhaps never heard: the next word
+ * counts. */
 static void test_acknowledgement_said_again_after_resume_is_kept(void **state)
 {
     (void)state;
@@ -170,7 +174,8 @@ static void test_removed_member_hears_nothing_and_newcomer_begins_at_their_join(
     (void)state;
     long long d, r;
     struct world *w = world_new(DELIVERY_RELIABLE);
-    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL), *c = peer_hello(w, 9, 1, NULL);
+    struct peer *a = peer_hello(w, 7, 1, NULL), *b = peer_hello(w, 8, 1, NULL),
+                *c = peer_hello(w, 9, 1, NULL);
     world_chat(w, a);
     uint64_t seq = say_hi(w, a);
     peer_say(w, b, "{\"t\":\"read\",\"chat\":\"17\",\"seq\":%llu}", (unsigned long long)seq);
@@ -258,8 +263,8 @@ static void test_large_group_is_told_in_counts(void **state)
         peer_say(w, p[i], "{\"t\":\"read\",\"chat\":\"17\",\"seq\":%llu}", (unsigned long long)one);
     cursors_saved(w);
     forget_got(p[0]);
-    peer_say(w, p[0], "{\"t\":\"receipts\",\"chat\":\"17\",\"on\":true,\"seqs\":[[%llu,%llu]]}", (unsigned long long)one,
-             (unsigned long long)three);
+    peer_say(w, p[0], "{\"t\":\"receipts\",\"chat\":\"17\",\"on\":true,\"seqs\":[[%llu,%llu]]}",
+             (unsigned long long)one, (unsigned long long)three);
     watch(w, p[1]);
     world_settle(w);
     world_pass(w, 1000);

@@ -66,8 +66,8 @@ static void test_a_thousand_readers_of_a_thousand_messages(void **state)
     assert_int_equal(store_cursors(w->store, 17, count_row, &rows, NULL), 0);
     assert_int_equal(read, READERS);
     assert_true(rows >= READERS && rows <= READERS + 1); /* the author's own */
-    print_message("1000 readers of 1000 messages in 100 s: %zu rows, %zu frames, %zu bytes to the author\n", rows, frames,
-                  bytes);
+    print_message("1000 readers of 1000 messages in 100 s: %zu rows, %zu frames, %zu bytes to the author\n",
+                  rows, frames, bytes);
     assert_true(frames <= 110);
     assert_true(bytes <= 100000);
     world_free(w);

@@ -21,7 +21,7 @@
 #ifndef PEERS_MAX
 #define PEERS_MAX 64
 #endif
-#define JOBS_MAX  4096
+#define JOBS_MAX 4096
 
 /* One connection of the test: what it was sent, as JSON objects in order. */
 struct peer {

@@ -182,8 +182,12 @@ static bool take_cursors(void *arg, const struct cursor *c)
 static void test_cursors_of_a_chat_come_by_user_and_device(void **state)
 {
     struct fixture *f = *state;
-    struct cursor c[] = {{17, 300, 1, 5, 3, 0}, {17, 7, 2, 5, 1, 1}, {18, 7, 1, 5, 9, 9}, {17, 7, 1, 5, 10, 4},
-                         {17, UINT64_MAX, UINT32_MAX, 5, 6, 2}, {16, 7, 1, 5, 9, 9}},
+    struct cursor c[] = {{17, 300, 1, 5, 3, 0},
+                         {17, 7, 2, 5, 1, 1},
+                         {18, 7, 1, 5, 9, 9},
+                         {17, 7, 1, 5, 10, 4},
+                         {17, UINT64_MAX, UINT32_MAX, 5, 6, 2},
+                         {16, 7, 1, 5, 9, 9}},
                   got[8], *at = got;
     struct store_batch b = {.cursors = c, .cursors_n = 6};
     assert_int_equal(store_commit(f->s, &b, NULL), 0);
