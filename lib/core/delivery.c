@@ -526,7 +526,8 @@ static struct cursor cursor_of(const struct delivery *d, const struct sub *sub)
                            .user = session_user(d->registry, s)->id,
                            .device = s->device,
                            .epoch = c->epoch,
-                           .delivered = sub->acked,
+                           /* where a resume begins, a backlog's gap passed over, is not the device's word */
+                           .delivered = sub->confirmed ? sub->acked : sub->read,
                            .read = sub->read};
 }
 
@@ -553,7 +554,7 @@ void delivery_note_chat(struct delivery *d, const struct chat *c)
 {
     for (uint32_t i = 0; i < c->subs_n; i++) {
         struct sub *sub = registry_sub(d->registry, c->subs[i]);
-        if (sub->acked || sub->read)
+        if (sub->confirmed || sub->read)
             note_cursor(d, sub);
     }
 }

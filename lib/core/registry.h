@@ -58,7 +58,7 @@ _Static_assert(sizeof(struct user) == 32, "a user");
  * acknowledged. */
 struct sub {
     uint64_t pushed : 55;
-    uint64_t confirmed : 1; /* `acked` was said on this connection: the store is told */
+    uint64_t confirmed : 1; /* `acked` was said on this connection: it goes into the store */
     uint64_t passive : 1;   /* is told the head only: its device does not show the chat */
     uint64_t live : 1;      /* pushed everything durable: new entries go straight out */
     uint64_t behind : 1;    /* is in the session's queue of chats that need reading */
