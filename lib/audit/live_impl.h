@@ -111,6 +111,8 @@ void live_member_row(struct live *l, const struct member_row *m, const struct st
 bool live_is_strict(const struct live *l, uint64_t user, uint32_t device);
 /* live_receipts.c: does everybody see who has read what? `fail`: else it is a violation. */
 bool live_receipts_converged(struct live *l, bool fail);
+/* The log is about to lose entries: what was told of them was true. */
+void live_keep_receipts(struct live *l);
 void live_forgot_receipts(struct live *l, uint64_t user);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);

@@ -85,6 +85,19 @@ static uint64_t got(const struct live_chat *c, uint64_t user, uint64_t ack)
     return ack;
 }
 
+void live_keep_receipts(struct live *l)
+{
+    size_t at = 0;
+    const void *key;
+    void *v;
+    while (map_next(&l->said, &at, &key, &v)) {
+        const uint64_t *who = key;
+        const struct live_chat *c = live_chat(l, who[0]);
+        struct said *s = v;
+        s->ack = c ? got(c, who[1], s->ack) : s->ack;
+    }
+}
+
 void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of,
                   uint64_t delivered, uint64_t read)
 {
