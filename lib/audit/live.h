@@ -121,6 +121,8 @@ bool live_knows(const struct live *l, uint64_t chat);
 
 /* Faults are over: has everybody everything, and every outbox its answer? */
 bool live_converged(struct live *l);
+/* Of this, does everybody who watches see who has got and read what? */
+bool live_receipts_settled(struct live *l);
 /* They had the time: what is still missing is a violation. */
 void live_finish(struct live *l);
 

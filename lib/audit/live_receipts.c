@@ -208,3 +208,8 @@ bool live_receipts_converged(struct live *l, bool fail)
     }
     return true;
 }
+
+bool live_receipts_settled(struct live *l)
+{
+    return live_receipts_converged(l, false);
+}

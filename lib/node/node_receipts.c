@@ -267,7 +267,7 @@ static uint32_t tell_counts(struct node *n, const struct chat *c, struct receipt
 static void publish(struct node *n, struct receipt_chat *k)
 {
     uint32_t some = 0;
-    if (!k->nodes || !node_owns(n, k->chat))
+    if (!n->bus || !node_owns(n, k->chat))
         return;
     for (uint32_t i = 0; i < k->members_n; i++)
         some += k->members[i].changed;
@@ -286,7 +286,7 @@ static void publish(struct node *n, struct receipt_chat *k)
                 put_receipt(out, &k->members[i]);
         bus_end(n, to, mark);
     }
-    k->version++;
+    k->version++; /* also when nobody is told: who asks later has missed it */
 }
 
 static uint32_t flush_chat(struct node *n, struct receipt_chat *k)
@@ -379,6 +379,7 @@ void node_receipts_joined(struct node *n, const struct chat *c, uint64_t user, u
     struct receipt_chat *k = c->watched ? receipts_chat(&n->receipts, c->id) : NULL;
     if (!k)
         return;
+    k->version += node_owns(n, c->id);
     if (receipts_member_set(&n->receipts, k, user, from))
         k->known = false; /* no memory: read anew, when there is */
     if (node_owns(n, c->id) && k->known) {
@@ -393,6 +394,7 @@ void node_receipts_left(struct node *n, const struct chat *c, uint64_t user)
     struct receipt_chat *k = c->watched ? receipts_chat(&n->receipts, c->id) : NULL;
     if (!k)
         return;
+    k->version += node_owns(n, c->id);
     receipts_member_drop(&n->receipts, k, user);
     receipts_queue(&n->receipts, k);
 }

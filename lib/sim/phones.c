@@ -186,11 +186,14 @@ static void world_phase(void *arg, const char *name)
         s->ended_ns = s->now_ns;
 }
 
-/* Their ledger knows of messages, not of members who came and went, nor of stores that were put back. */
+/* Their ledger knows of messages, not of members who came and went, nor of stores that were put back; and
+ * receipts come a second after what they are of. */
 static bool world_more(void *arg)
 {
     struct sim *s = arg;
-    return s->config.demand && !(server_all_up(s) && watch_converged(s));
+    if (!s->config.demand)
+        return !watch_receipts_settled(s);
+    return !(server_all_up(s) && watch_converged(s));
 }
 
 /* ---- what sockets tell the phones ---- */

@@ -228,6 +228,11 @@ void watch_time(struct sim *s)
 
 /* ---- the end ---- */
 
+bool watch_receipts_settled(struct sim *s)
+{
+    return live_receipts_settled(s->live);
+}
+
 bool watch_converged(struct sim *s)
 {
     return live_converged(s->live);

@@ -23,6 +23,7 @@ void watch_forgot(void *arg, uint64_t user, uint32_t device);
 /* Something that concerns everybody: "server killed". */
 void watch_note(struct sim *s, const char *what, uint64_t arg);
 bool watch_converged(struct sim *s);
+bool watch_receipts_settled(struct sim *s);
 void watch_finish(struct sim *s);
 void watch_result(const struct sim *s, struct sim_result *out);
 
