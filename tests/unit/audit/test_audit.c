@@ -296,6 +296,16 @@ static void test_what_was_sent_again_has_one_seq_in_the_new_epoch(void **state)
     found_only(AUDIT_STORED_TWICE, 1, "at seq 101 and 102");
 }
 
+static void test_what_was_sent_again_had_one_seq_in_the_old_epoch(void **state)
+{
+    (void)state;
+    sent_again();
+    surfaced(1, 1, 2, 1);
+    stored(1, 5, 101);
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 2");
+}
+
 static void test_accepted_but_not_in_the_store(void **state)
 {
     (void)state;
@@ -352,6 +362,7 @@ int main(void)
         T(test_what_was_sent_again_is_not_back_at_its_old_place),
         T(test_two_epochs_of_one_message_are_not_believed_without_the_store),
         T(test_what_was_sent_again_has_one_seq_in_the_new_epoch),
+        T(test_what_was_sent_again_had_one_seq_in_the_old_epoch),
         T(test_accepted_but_not_in_the_store),
         T(test_many_violations_are_counted_beyond_those_named),
         T(test_an_empty_journal_proves_nothing),
