@@ -141,6 +141,18 @@ static void say_hello(struct client *c, const struct client_io *io)
     client_expect_answer(c, io);
 }
 
+/* Not all at once when all come at once: spread over an interval. */
+static uint64_t first_beat_ns(const struct client *c, const struct client_io *io)
+{
+    uint64_t now = io->now.mono_ns, every = c->beat_every_ns;
+    if (!every)
+        return 0;
+    if (!io->beat_share)
+        return now + rng_between(io->rng, NS_PER_MS, every);
+    uint64_t phase = (uint64_t)((unsigned __int128)every * io->beat_share >> 32);
+    return now + every - (now + every - phase) % every;
+}
+
 static void on_welcome(struct client *c, const struct msg *m, const struct client_io *io)
 {
     if (c->state != CLIENT_GREETING)
@@ -153,7 +165,7 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     c->no_sync = false;
     c->clock_offset_us = (int64_t)(m->ts - io->now.wall_us);
     c->beat_every_ns = m->beat_s * NS_PER_S;
-    c->beat_ns = c->beat_every_ns ? io->now.mono_ns + rng_between(io->rng, NS_PER_MS, c->beat_every_ns) : 0;
+    c->beat_ns = first_beat_ns(c, io);
     chat_on_welcome(c, m, io);
     send_flush(c, io);
     if (c->since_wanted || c->rebuild)
@@ -311,7 +323,7 @@ static void on_timer(struct client *c, const struct client_io *io)
         recover_go_on(c, io);
     }
     if (c->beat_ns && c->beat_ns <= now) {
-        c->beat_ns = now + c->beat_every_ns;
+        c->beat_ns += ((now - c->beat_ns) / c->beat_every_ns + 1) * c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
         if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
             client_expect_answer(c, io);

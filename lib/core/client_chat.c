@@ -131,6 +131,7 @@ void chat_on_disconnect(struct client *c)
     c->syncs = 0;
     c->since_flying = false;
     c->ack_ns = c->sync_ns = 0;
+    c->ack_doublings = 0;
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
         ch->sync_flying = false;
         ch->sync_ns = 0;
@@ -188,12 +189,28 @@ static bool contradicts(const struct client *c, const struct client_chat *ch, ui
     return ch->epoch && epoch != ch->epoch && epoch == c->epoch && seq <= ch->seq;
 }
 
+#define ACKED_SHIFT 24 /* of client.acked_at */
+
+/* Each device has its own place within the wait, or all of a group would acknowledge at one time. */
+static uint64_t ack_wait(const struct client *c)
+{
+    uint64_t wait = CLIENT_ACK_NS << c->ack_doublings, mixed = (c->user ^ c->device) * 0x9e3779b97f4a7c15;
+    return wait + (wait >> 8) * (mixed >> 56);
+}
+
 static void ack_later(struct client *c, struct client_chat *ch, const struct client_io *io)
 {
     if (!client_has(c, CLIENT_ACK))
         return;
     ch->ack_due = true;
-    earlier(&c->ack_ns, io->now.mono_ns + CLIENT_ACK_NS);
+    if (c->ack_ns)
+        return;
+    uint16_t since = (uint16_t)((io->now.mono_ns >> ACKED_SHIFT) - c->acked_at);
+    if (since > ack_wait(c) >> ACKED_SHIFT) /* it was quiet */
+        c->ack_doublings = 0;
+    else if (c->ack_doublings < CLIENT_ACK_DOUBLINGS)
+        c->ack_doublings++;
+    c->ack_ns = io->now.mono_ns + ack_wait(c);
 }
 
 static void ask(struct client *c, struct client_chat *ch, const struct client_io *io)
@@ -550,6 +567,7 @@ void chat_send_acks(struct client *c, const struct client_io *io)
         ch->ack_due = false;
         struct msg m = {.t = MSG_ACK, .chat = ch->chat, .seq = ch->seq};
         client_send(c, io, &m, 0);
+        c->acked_at = (uint16_t)(io->now.mono_ns >> ACKED_SHIFT);
     }
 }
 

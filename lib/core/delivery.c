@@ -224,6 +224,12 @@ static uint64_t recipients(const struct chat *c, uint64_t sender)
 /* Positions and sessions lie anywhere in gigabytes: the next ones are fetched meanwhile. */
 #define AHEAD 12u
 
+/* Its session must have come by now. */
+static void fetch_link(const struct delivery *d, uint32_t sub)
+{
+    __builtin_prefetch(registry_session(d->registry, registry_sub(d->registry, sub)->session)->link, 1);
+}
+
 static void fetch_session(const struct delivery *d, uint32_t sub)
 {
     uint32_t session = registry_sub(d->registry, sub)->session;
@@ -263,6 +269,8 @@ void delivery_fan_out_quietly(struct delivery *d, struct chat *c, const struct e
             slab_fetch(&d->registry->subs, c->subs[i + AHEAD]);
         if (i + AHEAD / 2 < c->subs_n)
             fetch_session(d, c->subs[i + AHEAD / 2]);
+        if (i + AHEAD / 4 < c->subs_n)
+            fetch_link(d, c->subs[i + AHEAD / 4]);
         struct sub *sub = registry_sub(d->registry, c->subs[i]);
         passive |= sub->passive;
         if (!sub->live || sub->passive || sub->pushed >= e->seq)

@@ -19,12 +19,14 @@
 
 enum member_role { MEMBER_PLAIN, MEMBER_ADMIN, MEMBER_INVITED };
 
-struct member {
+/* Packed: a node of many groups consists of these, and with the chat's own share they are to stay under 16
+ * bytes. A seq has 53 bits (PROTO_SEQ_MAX). */
+struct __attribute__((packed)) member {
     uint64_t user;
-    uint64_t from : 56; /* seq from which it holds */
-    uint64_t role : 8;
+    uint64_t from : 53; /* seq from which it holds */
+    uint64_t role : 3;
 };
-_Static_assert(sizeof(struct member) == 16, "a membership is 16 bytes");
+_Static_assert(sizeof(struct member) == 15, "a membership is 15 bytes");
 
 struct chat {
     uint64_t id;

@@ -7,7 +7,7 @@
 #define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
 #define CURSORS_FEW    32u      /* not worth a batch before that */
 #define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
-#define SWEEP_TICKS    50       /* a round of the clocks takes so many ticks (of 20 ms) */
+#define SWEEP_NS       NS_PER_S /* a round of the clocks */
 #define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)
@@ -422,7 +422,9 @@ static void sweep(struct node *n, uint64_t now_ns)
     uint32_t ack_ms =
         c->ack_timeout_ns ? (uint32_t)((c->ack_timeout_ns + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
     uint32_t silence_ms = node_presence_silence_ms(n);
-    uint32_t some = top / SWEEP_TICKS + SWEEP_LEAST;
+    uint64_t since = now_ns - n->swept_ns < SWEEP_NS ? now_ns - n->swept_ns : SWEEP_NS;
+    uint32_t some = (uint32_t)(top * since / SWEEP_NS) + SWEEP_LEAST;
+    n->swept_ns = now_ns;
     for (uint32_t k = 0; k < some && k < top; k++) {
         number = n->swept = n->swept < top ? n->swept + 1 : 1;
         const struct session_clock *clock = session_clock(&n->clocks, number);

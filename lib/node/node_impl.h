@@ -21,6 +21,7 @@ struct node {
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
     uint32_t swept; /* clocks looked at in this round */
+    uint64_t swept_ns;
     struct lineage_entry *lineage;
     size_t lineage_n;
     uint32_t conn_last;

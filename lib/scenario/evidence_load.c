@@ -82,7 +82,8 @@ static void read_flood(const json_t *o, struct judge_scope *scope)
                    {"delivered_per_s", METRIC_DELIVERED_PER_S},
                    {"resident_mib", METRIC_RESIDENT_MIB},
                    {"rss_per_phone", METRIC_PHONE_BYTES},
-                   {"server_rss_per_session", METRIC_SESSION_BYTES}};
+                   {"server_rss_per_session", METRIC_SESSION_BYTES},
+                   {"server_rss_per_bare_session", METRIC_BARE_SESSION_BYTES}};
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const json_t *v = json_object_get(o, figures[i].key);
         if (json_is_number(v) && json_number_value(v) >= 0)

@@ -429,16 +429,53 @@ static void test_messages_surface_once_and_are_acknowledged_cumulatively(void **
     push(&s, 3);
     assert_surfaced(&s, "1 2 3");
     assert_int_equal(count(&s, CLIENT_DUPLICATE), 1);
+    pass(&s, 99 * MS);
     assert_int_equal(count_sent(&s, MSG_ACK), 0);
-    pass(&s, 100 * MS);
+    pass(&s, 101 * MS);
     assert_int_equal(count_sent(&s, MSG_ACK), 1);
     assert_int_equal(sent(&s, MSG_ACK, 0)->seq, 3);
     pass(&s, S);
     assert_int_equal(count_sent(&s, MSG_ACK), 1);
     push(&s, 3); /* the server did not hear it */
-    pass(&s, 100 * MS);
+    pass(&s, 200 * MS);
     assert_int_equal(count_sent(&s, MSG_ACK), 2);
     finish(&s);
+}
+
+static void test_acknowledgements_wait_longer_while_messages_keep_coming(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    unsigned seq = 0;
+    for (; seq < 100; pass(&s, 100 * MS)) /* 10 s */
+        push(&s, ++seq);
+    pass(&s, 1600 * MS);
+    assert_in_range(count_sent(&s, MSG_ACK), 7, 15);
+    assert_int_equal(sent(&s, MSG_ACK, count_sent(&s, MSG_ACK) - 1)->seq, 100);
+    s.n = 0;
+    pass(&s, 2 * S);
+    push(&s, ++seq);
+    pass(&s, 200 * MS); /* alone again */
+    assert_int_equal(count_sent(&s, MSG_ACK), 1);
+    finish(&s);
+}
+
+/* Or the server would hear from all of a group at one time. */
+static void test_devices_acknowledge_at_different_times(void **state)
+{
+    (void)state;
+    unsigned early = 0;
+    for (unsigned device = 1; device <= 100; device++) {
+        struct story s;
+        begin(&s);
+        s.c.device = device;
+        push(&s, 1);
+        pass(&s, 150 * MS);
+        early += count_sent(&s, MSG_ACK);
+        finish(&s);
+    }
+    assert_in_range(early, 30, 70);
 }
 
 static void test_hole_is_asked_for_and_filled_in_order(void **state)
@@ -1087,6 +1124,8 @@ int main(void)
         cmocka_unit_test(test_full_outbox_gives_the_message_up_and_says_so),
         cmocka_unit_test(test_outbox_survives_a_restart_of_the_app),
         cmocka_unit_test(test_messages_surface_once_and_are_acknowledged_cumulatively),
+        cmocka_unit_test(test_acknowledgements_wait_longer_while_messages_keep_coming),
+        cmocka_unit_test(test_devices_acknowledge_at_different_times),
         cmocka_unit_test(test_hole_is_asked_for_and_filled_in_order),
         cmocka_unit_test(test_accepted_fills_the_place_of_an_own_message),
         cmocka_unit_test(test_hole_before_an_own_message_is_asked_for_after_a_while),
