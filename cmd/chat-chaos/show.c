@@ -65,6 +65,9 @@ static void habits(struct buf *out, const struct scenario_habits *h)
     if (h->typing_every)
         buf_printf(out, "      types every %s for %s and sends nothing\n", duration(h->typing_every),
                    duration(h->typing_for));
+    if (h->read_after)
+        buf_printf(out, "      reads what is shown after %s, and watches who has read\n",
+                   duration(h->read_after));
     if (h->storage_loss_ppm)
         buf_printf(out, "      %.4g%% of returns find the phone's storage lost\n", h->storage_loss_ppm / 1e4);
 }

@@ -34,6 +34,8 @@ struct live_promises {
     bool recovers; /* what a restore took comes back from devices, to its place, and to who never had it */
     bool copies;   /* devices keep what they were shown, and know it by its id */
     bool typing;   /* is a state with an end */
+    /* members of a chat up to which each is told who has got and read how much; 0: nobody is told */
+    uint32_t receipts_each;
 };
 
 struct live;
@@ -94,6 +96,18 @@ void live_typing(struct live *l, uint64_t user, uint32_t device, uint64_t chat, 
                  uint64_t now_ns);
 /* Time has passed: is anything shown for too long? Costs a walk over what is shown. */
 void live_time(struct live *l, uint64_t now_ns);
+
+/* A device sends hello with a claim, an acknowledgement, or that its person has read. */
+void live_claims(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
+void live_acks(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
+void live_reads(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t seq);
+/* It asks for a chat's receipts (no more), and shows one; or the number of those who have got and read a
+ * message. */
+void live_watches(struct live *l, uint64_t user, uint32_t device, uint64_t chat, bool on);
+void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of,
+                  uint64_t delivered, uint64_t read);
+void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered,
+                  uint32_t read);
 
 /* Who is in a chat now, invited ones (role 2) too; at most `max`. Returns how many. */
 struct live_now {

@@ -26,7 +26,8 @@ struct node_limits node_limits_default(void)
                                 .queue_bytes = 1u << 20,
                                 .slow_ms = 5000,
                                 .requests_per_sync = 1000,
-                                .backlog_max = 10000};
+                                .backlog_max = 10000,
+                                .receipts_each = RECEIPTS_EACH_MAX};
 }
 
 int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx)
@@ -49,6 +50,7 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
     node_presence_init(n, c->seed);
+    node_receipts_init(n, c->seed);
     recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
@@ -97,6 +99,7 @@ void node_free(struct node *n)
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
     node_presence_release(n);
+    node_receipts_release(n);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -379,6 +382,8 @@ void node_read_done(struct node *n, struct read_job *job)
         /* asked by another node */
     } else if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
+    } else if (job->kind == READ_RECEIPTS) {
+        node_receipts_read_done(n, job);
     } else if (job->kind == READ_OFFER) {
         recover_read_done(&n->recover, job);
     } else if (job->kind == READ_LOG && !job->owner) {
@@ -472,6 +477,7 @@ static void on_tick(struct node *n, uint64_t now)
     save_cursors(n, now);
     node_recover_tick(n);
     node_presence_tick(n);
+    node_receipts_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -554,6 +560,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_PRESENCE:
     case NODE_TYPING:
         node_presence_http(n, e);
+        break;
+    case NODE_RECEIPTS:
+        node_receipts_http(n, e);
         break;
     case NODE_BUS:
         node_bus_event(n, e);

@@ -39,6 +39,7 @@ struct scenario_habits {
     uint64_t resend_after;             /* fixed: a person presses "send again" when no tick came */
     uint32_t resend_share_ppm;         /* so many do */
     uint64_t typing_every, typing_for; /* a person begins to type, and sends nothing after all */
+    uint64_t read_after;               /* what is shown is read, and its readers are watched */
     uint32_t storage_loss_ppm;         /* of returns to the foreground: the phone lost what it had surfaced */
 };
 

@@ -7,9 +7,10 @@
 #include "util/clock.h"
 #include "util/rng.h"
 
-#define FAULTS_MAX   9u
-#define STREAM       (8ull << 40)
-#define NODES_STREAM (11ull << 40)
+#define FAULTS_MAX     9u
+#define STREAM         (8ull << 40)
+#define NODES_STREAM   (11ull << 40)
+#define READING_STREAM (12ull << 40)
 
 struct draw {
     struct rng rng;
@@ -283,6 +284,18 @@ static void draw_nodes(struct scenario *s, uint64_t seed)
     }
 }
 
+/* People who read and watch who has: from dice of their own, too. */
+static void draw_reading(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, READING_STREAM);
+    for (uint32_t i = 0; i < s->load_n; i++)
+        if (coin(&d, 50))
+            s->load[i].habits.read_after = ms(&d, 50, 8000);
+    if (coin(&d, 25))
+        number(&d, s->server_args, sizeof s->server_args, " --receipts-each ", 1, 6, "");
+}
+
 void sim_draw(struct scenario *s, uint64_t seed)
 {
     struct draw d = {.s = s};
@@ -299,6 +312,7 @@ void sim_draw(struct scenario *s, uint64_t seed)
         draw_population(&d, i);
     draw_faults(&d);
     draw_nodes(s, seed);
+    draw_reading(s, seed);
     s->expect[0] = strdup("audit_violations == 0");
     s->expect_n = s->expect[0] ? 1 : 0;
 }

@@ -44,6 +44,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
     p.copies = sim_keeps_copies(s);
     p.typing = !strstr(s->s->server_args, "--presence legacy");
+    p.receipts_each = features == DELIVERY_RELIABLE ? s->limits.receipts_each : 0;
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
@@ -121,6 +122,20 @@ void watch_restored(struct sim *s, bool blind)
 
 /* ---- the phones ---- */
 
+static void watch_cursors(struct sim *s, const struct client *c, const struct msg *m)
+{
+    for (uint32_t i = 0; m->t == MSG_HELLO && i < m->resume_n; i++)
+        live_claims(s->live, c->user, m->resume[i].chat, m->resume[i].seq);
+    if (m->t == MSG_ACK)
+        live_acks(s->live, c->user, m->chat, m->seq);
+    if (m->t == MSG_READ) {
+        note(s, "has read", NULL, m->chat, c->user, m->seq);
+        live_reads(s->live, c->user, c->device, m->chat, m->seq);
+    }
+    if (m->t == MSG_RECEIPTS)
+        live_watches(s->live, c->user, c->device, m->chat, m->away);
+}
+
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e)
 {
     struct sim *s = arg;
@@ -142,6 +157,16 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
             note(s, "sends", &m->id, m->chat, c->user, e->attempt);
         if (m->t == MSG_TYPING)
             live_typed(s->live, c->user, m->chat, s->now_ns);
+        watch_cursors(s, c, m);
+        break;
+    case CLIENT_RECEIPT:
+        note(s, "is shown a receipt, read", NULL, e->chat, c->user, e->seq);
+        live_receipt(s->live, c->user, c->device, e->chat, e->user, e->delivered, e->seq);
+        break;
+    case CLIENT_COUNTS:
+        for (uint32_t i = 0; i < m->counts_n; i++)
+            live_counted(s->live, c->user, m->chat, m->counts[i].to, m->counts[i].delivered,
+                         m->counts[i].read);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);
