@@ -181,6 +181,8 @@ static void on_done(struct client *c, const struct msg *m, const struct client_i
     if (slice_is(m->re, "sync")) {
         if (!recover_on_sync_done(c, m, io))
             chat_on_sync_done(c, m, io);
+    } else if (slice_is(m->re, "receipts")) {
+        client_receipts_answered(c, m->chat);
     } else if (slice_is(m->re, "create") && m->tag_len) {
         client_emit(c, io, &(struct client_effect){.type = CLIENT_COPY, .m = m});
     }
@@ -335,6 +337,7 @@ static void on_timer(struct client *c, const struct client_io *io)
         c->beat_ns += ((now - c->beat_ns) / c->beat_every_ns + 1) * c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
         client_receipts_again(c, 0, io);
+        chat_repeat_reads(c, io);
         if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
             client_expect_answer(c, io);
     }

@@ -265,6 +265,18 @@ void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct clien
     say_later(c, io);
 }
 
+/* An ack that is lost on its way the server misses; what was read nobody would. */
+void chat_repeat_reads(struct client *c, const struct client_io *io)
+{
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        if (!ch->read_said)
+            continue;
+        ch->read_said = false;
+        ch->read_due = ch->repeating = true;
+        say_later(c, io);
+    }
+}
+
 static void ask(struct client *c, struct client_chat *ch, const struct client_io *io)
 {
     if (!client_may_sync(c) || c->state != CLIENT_READY || ch->sync_flying)
@@ -632,6 +644,8 @@ void chat_send_acks(struct client *c, const struct client_io *io)
             client_send(c, io, &ack, 0);
         if (ch->read_due && read.seq)
             client_send(c, io, &read, 0);
+        ch->read_said |= ch->read_due && read.seq && !ch->repeating;
+        ch->repeating = false;
         ch->read_due &= read.seq < read_of(ch);
         ch->ack_due = false;
         ch->said = true;

@@ -19,7 +19,8 @@ struct client_chat {
     uint32_t read_low;
     int8_t read_back;
     bool read_known : 1, read_due : 1;
-    bool said : 1;         /* ack or read, on this connection: they may have been lost with it */
+    bool read_said : 1, repeating : 1; /* at the next beat once more: a full socket may have dropped it */
+    bool said : 1;                     /* ack or read, on this connection: they may have been lost with it */
     bool base_unknown : 1; /* a device without memory: the server's word decides where it begins */
     bool sync_flying : 1, ack_due : 1;
 };
@@ -105,6 +106,7 @@ bool presence_watches(const struct client *c);
 struct client_receipts **presence_receipts(struct client *c, bool make);
 bool presence_away(struct client *c, const struct client_io *io);
 
+void chat_repeat_reads(struct client *c, const struct client_io *io);
 void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct client_io *io);
 
 /* client_receipts.c */
@@ -113,6 +115,7 @@ void client_receipts_on(struct client *c, const struct msg *m, const struct clie
 void client_receipts_on_welcome(struct client *c, const struct client_io *io);
 /* A watch was refused: it is asked for again with the chat's next message, or the next beat (chat 0: all). */
 void client_receipts_refused(struct client *c, uint64_t chat);
+void client_receipts_answered(struct client *c, uint64_t chat);
 void client_receipts_again(struct client *c, uint64_t chat, const struct client_io *io);
 void client_receipts_forget(struct client *c, bool all); /* what was shown; with `all`, what is watched too */
 

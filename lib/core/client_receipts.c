@@ -13,7 +13,9 @@ struct shown {
 
 struct client_receipts {
     uint64_t watch[CLIENT_RECEIPT_CHATS];
-    uint8_t refused; /* bits: asked for in vain, and so again */
+    /* bits: asked for in vain, and so again with the chat's next message; without an answer, which at a beat
+     * means that the words were lost */
+    uint8_t refused, unanswered;
     uint32_t watch_n, shown_n, shown_cap;
     struct shown *shown;
 };
@@ -58,6 +60,7 @@ void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struc
     if (on && r->watch_n == CLIENT_RECEIPT_CHATS)
         return;
     if (on) {
+        r->unanswered |= (uint8_t)(1u << r->watch_n);
         r->watch[r->watch_n++] = chat;
     } else {
         for (uint32_t i = r->watch_n; i-- > 0;)
@@ -72,8 +75,10 @@ void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struc
 void client_receipts_on_welcome(struct client *c, const struct client_io *io)
 {
     struct client_receipts *r = receipts_of(c);
-    if (r)
+    if (r) {
         r->refused = 0;
+        r->unanswered = 0xff;
+    }
     for (uint32_t i = 0; r && i < r->watch_n; i++)
         say(c, r->watch[i], true, io);
 }
@@ -102,15 +107,25 @@ void client_receipts_refused(struct client *c, uint64_t chat)
             r->refused |= (uint8_t)(1u << i);
 }
 
+void client_receipts_answered(struct client *c, uint64_t chat)
+{
+    struct client_receipts *r = receipts_of(c);
+    for (uint32_t i = 0; r && i < r->watch_n; i++)
+        if (r->watch[i] == chat)
+            r->unanswered &= (uint8_t) ~(1u << i);
+}
+
 void client_receipts_again(struct client *c, uint64_t chat, const struct client_io *io)
 {
     struct client_receipts *r = receipts_of(c);
-    if (!r || !r->refused || c->state != CLIENT_READY)
+    uint8_t which = r ? (uint8_t)(r->refused | (chat ? 0 : r->unanswered)) : 0;
+    if (!which || c->state != CLIENT_READY)
         return;
     for (uint32_t i = 0; i < r->watch_n; i++) {
-        if (!(r->refused >> i & 1) || (chat && r->watch[i] != chat))
+        if (!(which >> i & 1) || (chat && r->watch[i] != chat))
             continue;
         r->refused &= (uint8_t) ~(1u << i);
+        r->unanswered |= (uint8_t)(1u << i);
         say(c, r->watch[i], true, io);
     }
 }

@@ -156,6 +156,7 @@ void node_receipts(struct node *n, struct session *s, const struct msg *m)
         w->untold = !MUTANT(RECEIPTS_NOT_REPEATED);
         receipts_queue(&n->receipts, k);
         ask(n, k, conn, user, seqs, seqs_n);
+        delivery_send(&n->delivery, s, &(struct msg){.t = MSG_DONE, .re = SLICE("receipts"), .chat = c->id});
     }
 }
 

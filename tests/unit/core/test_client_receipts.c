@@ -167,6 +167,27 @@ static void test_what_was_said_on_a_broken_connection_is_said_again(void **state
     end(&s);
 }
 
+/* A socket that is full drops words without telling: nobody but us would miss these. */
+static void test_what_may_not_have_left_is_said_again_at_the_next_beat(void **state)
+{
+    (void)state;
+    struct story s;
+    begin(&s);
+    hears_msg(&s, EPOCH, 1);
+    reads(&s, 1);
+    step(&s, (struct client_event){.type = CLIENT_RECEIPTS, .chat = CHAT, .on = true});
+    pass(&s, NS_PER_S);
+    s.said[0] = 0;
+    pass(&s, 12 * NS_PER_S);
+    assert_non_null(strstr(s.said, "read 1, "));
+    assert_non_null(strstr(s.said, "receipts 1, "));
+    hear(&s, (struct msg){.t = MSG_DONE, .re = SLICE("receipts"), .chat = CHAT});
+    s.said[0] = 0;
+    pass(&s, 60 * NS_PER_S);
+    assert_string_equal(s.said, ""); /* once is enough, and what was answered is heard */
+    end(&s);
+}
+
 /* The store is put back, and what was read is not there any more; it returns, and was read. */
 static void test_what_was_read_stays_read_over_a_restore(void **state)
 {
@@ -253,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_is_said_once_for_many_and_stands_for_the_ack),
         cmocka_unit_test(test_what_was_said_on_a_broken_connection_is_said_again),
+        cmocka_unit_test(test_what_may_not_have_left_is_said_again_at_the_next_beat),
         cmocka_unit_test(test_what_was_read_stays_read_over_a_restore),
         cmocka_unit_test(test_messages_of_another_past_are_not_read),
         cmocka_unit_test(test_receipts_shown_do_not_go_back),
