@@ -48,6 +48,14 @@ class Redis:
         self.proc.send_signal(sig)
 
 
+def readable(sockets, ms):
+    """select() knows no descriptor above 1,023."""
+    poll, of = select.poll(), {s.fileno(): s for s in sockets}
+    for fd in of:
+        poll.register(fd, select.POLLIN)
+    return [of[fd] for fd, _ in poll.poll(ms)]
+
+
 class Way:
     """TCP to Redis that can be cut as a network is: nothing arrives, nobody is told."""
 
@@ -60,8 +68,7 @@ class Way:
     def run(self):
         pairs = {}
         while not self.ended:
-            ready, _, _ = select.select([self.listener] + ([] if self.cut else list(pairs)), [], [], 0.05)
-            for s in ready:
+            for s in readable([self.listener] + ([] if self.cut else list(pairs)), 50):
                 if s is self.listener:
                     a = s.accept()[0]
                     try:
