@@ -78,6 +78,8 @@ struct live {
     struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
     struct map typed;   /* (chat, user) -> when it was said last */
     struct map typing;  /* (chat, typist, user, device): shown now */
+    struct map here;    /* user -> since when, and are they? */
+    struct map seen;    /* (user, about) -> since when, enum live_shown */
     struct map places;  /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;
@@ -104,6 +106,8 @@ bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
 /* `b`: the batch that the row is of; NULL: it is read from the store. */
 void live_member_row(struct live *l, const struct member_row *m, const struct store_batch *b);
+/* live_presence.c: live_time's part */
+void live_presence_time(struct live *l, uint64_t now_ns);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);
 void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e);

@@ -193,6 +193,7 @@ void habits_start(struct load_phone *p)
     after_about(p, &p->habit, h->background_every);
     after_about(p, &p->network, h->network_change_every);
     typing_habit_start(p);
+    watch_start(p);
 }
 
 /* Healing: nobody leaves any more, and those who are away come back now. */
@@ -201,6 +202,7 @@ void habits_stop(struct load_phone *p)
     after(p, &p->habit, 0);
     after(p, &p->network, 0);
     typing_habit_stop(p);
+    watch_stop(p);
     p->cut_next = false;
     press_clear(p);
     online(p);

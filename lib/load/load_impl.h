@@ -72,6 +72,10 @@ struct load_phone {
     uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;
+    struct watched *watched; /* watch.c */
+    uint32_t watched_n;
+    uint64_t there_ns;                                   /* since when it is there, or not */
+    bool there;                                          /* connected, with its person before it */
     bool background, offline, cut_next, was_ready, held; /* held: frozen by the script */
     uint8_t lost_reason;
 };
@@ -92,9 +96,11 @@ struct population {
     uint32_t first, n; /* phones */
     uint32_t *awake;   /* phones in the foreground */
     uint32_t awake_n;
-    uint64_t surfaced_ns;        /* last time anything did */
-    uint64_t nobody_awake;       /* arrivals without anybody to type */
-    struct hist typing_stale_us; /* of those shown: since the typist's last key, when it was over */
+    uint64_t surfaced_ns;          /* last time anything did */
+    uint64_t nobody_awake;         /* arrivals without anybody to type */
+    struct hist typing_stale_us;   /* of those shown: since the typist's last key, when it was over */
+    struct hist presence_stale_us; /* what was shown of somebody, and was not so */
+    uint64_t presence_shown;
     uint64_t typing_shown, typing_back, typing_missed; /* back: typed on when somebody came back; missed: and
                                                           was not shown to them within a second */
 };
@@ -229,6 +235,13 @@ void typing_habit_start(struct load_phone *p);
 void typing_habit_stop(struct load_phone *p);
 void typing_effect(struct load_phone *p, const struct client_effect *e);
 void typing_on_ready(struct load_phone *p);
+
+/* watch.c: what phones show of who is there, and whether it is so */
+void watch_start(struct load_phone *p);
+void watch_stop(struct load_phone *p);
+void watch_release(struct load_phone *p);
+void watch_truth(struct load_phone *p); /* after whatever may have changed it */
+void watch_effect(struct load_phone *p, const struct client_effect *e);
 
 /* load.c */
 void load_fail(struct load *l, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -202,7 +202,7 @@ struct session *node_session(const struct node *n, uint64_t conn)
 
 static uint64_t on_open(struct node *n, const struct node_event *e)
 {
-    struct session *s = slab_take(&n->registry.sessions);
+    struct session *s = n->config.presence_only ? NULL : slab_take(&n->registry.sessions);
     struct session_extra *x = s ? session_extra(&n->registry, s, true) : NULL;
     if (!x || session_clocks_make(&n->clocks, session_number(&n->registry, s))) {
         if (x)
@@ -556,6 +556,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_BUS:
         node_bus_event(n, e);
         break;
+    case NODE_SHARED:
+        node_shared_news(n, e->news);
+        break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
     }
@@ -596,6 +599,7 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+    out->presence_up = n->presence.shared.up;
     node_bus_stats(n, out);
 }
 

@@ -339,6 +339,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .typing_every = p->habits.typing_every,
                                                .typing_for = p->habits.typing_for,
+                                               .watch = p->habits.watch,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);
@@ -405,6 +406,7 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                                       .phase = world_phase,
                                       .watch = watch_phone,
                                       .forgot = watch_forgot,
+                                      .here = watch_here,
                                       .more = world_more,
                                       .arg = s}};
     watch_devices(s);

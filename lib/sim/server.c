@@ -90,6 +90,10 @@ void server_effect(void *arg, const struct effect *e)
         if (v->bus)
             bus_send(v->bus, e->to, e->data, e->len);
         break;
+    case EFFECT_SHARED:
+        sim_mix(s, (uint64_t)e->order->op << 32 | e->order->n);
+        nodes_order(v, e->order);
+        break;
     }
 }
 
