@@ -98,6 +98,9 @@ void live_here(struct live *l, uint64_t user, bool there, uint64_t now_ns);
 /* What a user's device shows of somebody from now on. */
 enum live_shown { LIVE_SHOWN_NOTHING, LIVE_SHOWN_THERE, LIVE_SHOWN_GONE };
 void live_presence(struct live *l, uint64_t user, uint64_t about, enum live_shown shown, uint64_t now_ns);
+/* The device has what the server sent at this time: what the server said before, it has. What it shows is judged up to then; what
+ * a link, or a server that stands still, keeps from it later nobody could tell it. */
+void live_heard(struct live *l, uint64_t user, uint64_t now_ns);
 /* It shows nothing of anybody. */
 void live_presence_lost(struct live *l, uint64_t user);
 /* Time has passed: is anything shown for too long? Costs a walk over what is shown. */

@@ -7,7 +7,7 @@
 #define PRESENCE_NS (30 * NS_PER_S)
 
 struct here {
-    uint64_t since_ns, there;
+    uint64_t since_ns, there, heard_ns;
 };
 struct seen {
     uint64_t since_ns, shown; /* enum live_shown */
@@ -22,12 +22,13 @@ static void judge(struct live *l, const uint64_t key[2], const struct seen *s, u
     uint64_t since = who->since_ns > by->since_ns ? who->since_ns : by->since_ns;
     if (s->shown == LIVE_SHOWN_GONE && s->since_ns > since)
         since = s->since_ns;
-    if (now_ns - since <= PRESENCE_NS)
+    uint64_t until = by->heard_ns < now_ns ? by->heard_ns : now_ns;
+    if (until < since || until - since <= PRESENCE_NS)
         return;
     live_fail(l, LIVE_STALE_PRESENCE, 0, NULL,
               "user %" PRIu64 " shows user %" PRIu64 " as %s, which is wrong for %" PRIu64 " ms", key[0],
               key[1], s->shown == LIVE_SHOWN_THERE ? "there" : "offline",
-              (uint64_t)((now_ns - since) / NS_PER_MS));
+              (uint64_t)((until - since) / NS_PER_MS));
 }
 
 void live_here(struct live *l, uint64_t user, bool there, uint64_t now_ns)
@@ -35,7 +36,15 @@ void live_here(struct live *l, uint64_t user, bool there, uint64_t now_ns)
     struct here *h = map_put_u64(&l->here, user, NULL);
     BUG_ON(!h);
     live_presence_time(l, now_ns); /* before it changes */
-    *h = (struct here){now_ns, there};
+    h->since_ns = now_ns;
+    h->there = there;
+}
+
+void live_heard(struct live *l, uint64_t user, uint64_t now_ns)
+{
+    struct here *h = map_get_u64(&l->here, user);
+    if (h)
+        h->heard_ns = now_ns;
 }
 
 void live_presence(struct live *l, uint64_t user, uint64_t about, enum live_shown shown, uint64_t now_ns)

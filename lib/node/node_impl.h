@@ -20,6 +20,8 @@ struct node {
     struct node_presence presence;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
+    uint64_t ticked_ns, stood_until_ns; /* the last tick; until when what is read may have been said before */
+    uint32_t stood_ms;                  /* the tick before this process stood still */
     uint32_t swept; /* clocks looked at in this round */
     struct lineage_entry *lineage;
     size_t lineage_n;

@@ -77,10 +77,18 @@ enum presence_state node_presence_best(const struct node *n, const struct user *
     return state;
 }
 
+/* Who is not here may be at another node, and nothing is shared that would tell. */
+static bool is_guess(const struct node *n)
+{
+    return n->bus && !n->config.presence_shared;
+}
+
 /* What this node knows by itself; others are told through the shared copy. */
 static void set_state(struct node *n, uint32_t user, enum presence_state state, uint64_t at_s)
 {
     struct presence *p = &n->presence.states;
+    if (state == PRESENCE_OFFLINE && is_guess(n))
+        state = PRESENCE_UNKNOWN;
     bool news = presence_get(p, user, NULL) != state || node_shared_is_foreign(n, user);
     presence_set(p, user, state, at_s);
     if (news)
@@ -347,7 +355,7 @@ static enum presence_state state_of(struct node *n, const struct user *u, uint64
     bool shared = n->config.presence_shared;
     if (shared && node_shared_is_foreign(n, slab_number(&n->registry.users, u)) && !node_shared_trusted(n))
         state = PRESENCE_UNKNOWN;
-    if (state == PRESENCE_UNKNOWN && n->presence.settled && !shared)
+    if (state == PRESENCE_UNKNOWN && n->presence.settled && !shared && !is_guess(n))
         state = PRESENCE_OFFLINE;
     if (state != PRESENCE_OFFLINE)
         *seen_s = 0;
@@ -430,7 +438,7 @@ void node_presence_tick(struct node *n)
     typing_expire(&p->typing, n->io.now.wall_us, EXPIRES_A_TICK);
     if (!p->settled && now - p->began_ns >= 3ull * n->config.beat_s * NS_PER_S) {
         p->settled = true;
-        if (!p->shared.on) /* else it is the shared copy that knows who never came */
+        if (!p->shared.on && !is_guess(n)) /* else it is the shared copy that knows who never came */
             presence_settle(&p->states);
     }
     bool flush = now - p->flushed_ns >= NODE_PRESENCE_FLUSH_NS;

@@ -222,6 +222,18 @@ static void believe(struct node *n, const struct shared_state *a)
             put(n, &(struct shared_state){.user = u->id, .state = here});
         return;
     }
+    if (s.slot == n->config.place.self && s.slot != SHARED_NOBODY && !n->config.presence_only) {
+        /* by our own word, which is older than what we know */
+        uint64_t at_s;
+        enum presence_state known = presence_get(&n->presence.states, number, &at_s);
+        bool ours = !is_foreign(n, number) && known == PRESENCE_OFFLINE;
+        if (!ours && !is_foreign(n, number) && known != PRESENCE_UNKNOWN)
+            return; /* they left a moment ago */
+        put(n, &(struct shared_state){.user = u->id,
+                                      .state = PRESENCE_OFFLINE,
+                                      .at_s = ours && at_s ? at_s : n->io.now.wall_us / 1000000});
+        return;
+    }
     if (s.doubted && n->io.now.mono_ns - n->presence.shared.up_ns < NODE_SHARED_SETTLE_NS)
         return; /* whoever vouches for them may be coming back, as we do */
     n->counters.presence_doubted += s.doubted;

@@ -49,7 +49,8 @@ struct shared_state {
     uint64_t user;
     uint64_t at_s; /* OFFLINE: last heard; 0: not known */
     enum presence_state state;
-    bool doubted; /* answers: whoever vouches for it is silent */
+    uint16_t slot; /* answers: who vouches for it, or SHARED_NOBODY */
+    bool doubted;  /* answers: whoever vouches for it is silent */
 };
 struct shared_typing {
     uint64_t chat, user;

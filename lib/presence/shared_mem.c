@@ -158,6 +158,7 @@ static void ask(struct shared_mem *m, struct port *p, const struct shared_order 
         if (cell)
             shared_cell_get(cell, now_s, &list[i], &slot);
         shared_doubt(&list[i], silent_ms(m, slot), now_s);
+        list[i].slot = slot;
         list[i].user = o->ids[i];
     }
     struct shared_news n = {.kind = SHARED_STATES, .request = o->request, .n = o->n, .states = list};

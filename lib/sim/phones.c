@@ -232,7 +232,9 @@ static void read_frames(struct load_socket *c, uint64_t received)
             return;
         }
         const char *text = frame_text(c->sim, f, &n);
+        uint64_t sent_ns = f->sent_ns;
         load_frame(c->phone, text, n);
+        watch_heard(c->sim, c->user, sent_ns);
         frame_free(f, true);
     }
 }

@@ -126,6 +126,7 @@ static void send_frame(struct load_socket *c)
     c->down_end += framed(bytes);
     f->n = n;
     f->end = c->down_end;
+    f->sent_ns = s->now_ns;
     for (uint32_t i = 0; i < n; i++) {
         shared_frame_ref(f->object[i]); /* until it was reported as written */
         sim_mix(s, hash_bytes(f->object[i]->data, f->object[i]->len, f->end));

@@ -59,6 +59,7 @@ struct sim_radio {
 struct sim_frame {
     struct sim_frame *next;
     uint64_t end; /* in the byte stream of its direction */
+    uint64_t sent_ns; /* of the server's */
     uint32_t n;   /* bytes of `data`, or number of `object`s */
     int code;     /* a close frame: its code; 0: none */
     union {

@@ -122,6 +122,11 @@ void watch_restored(struct sim *s, bool blind)
 
 /* ---- the phones ---- */
 
+void watch_heard(struct sim *s, uint64_t user, uint64_t sent_ns)
+{
+    live_heard(s->live, user, sent_ns);
+}
+
 void watch_here(void *arg, uint64_t user, bool there)
 {
     struct sim *s = arg;

@@ -533,6 +533,7 @@ static void on_look(redisAsyncContext *c, void *reply, void *arg)
         uint16_t slot;
         shared_cell_get((const uint8_t *)m->str + i * 3u, now_s, s, &slot);
         shared_doubt(s, slot < SHARED_SLOTS ? r->ages[slot] : 0, now_s);
+        s->slot = slot;
     }
     free(p);
     if (!--a->waiting)
