@@ -50,7 +50,7 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->devices, 16, 8, MANY, 4);
     map_init(&l->typed, 16, 8, MANY, 7);
     map_init(&l->typing, 32, 8, MANY, 8);
-    map_init(&l->here, 8, 24, MANY, 8);
+    map_init(&l->here, 8, 32, MANY, 8);
     map_init(&l->seen, 16, 16, MANY, 8);
     map_init(&l->shown, 32, 8, MANY, 5);
     map_init(&l->places, sizeof(struct place), 8, MANY, 6);

@@ -101,6 +101,9 @@ void live_presence(struct live *l, uint64_t user, uint64_t about, enum live_show
 /* The device has what the server sent at this time: what the server said before, it has. What it shows is judged up to then; what
  * a link, or a server that stands still, keeps from it later nobody could tell it. */
 void live_heard(struct live *l, uint64_t user, uint64_t now_ns);
+/* Bytes of the user have reached the server: what was said before they had gone may come later than that, and it
+ * is from then on that the server can know. */
+void live_arrived(struct live *l, uint64_t user, uint64_t now_ns);
 /* It shows nothing of anybody. */
 void live_presence_lost(struct live *l, uint64_t user);
 /* Time has passed: is anything shown for too long? Costs a walk over what is shown. */

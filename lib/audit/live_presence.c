@@ -7,7 +7,7 @@
 #define PRESENCE_NS (30 * NS_PER_S)
 
 struct here {
-    uint64_t since_ns, there, heard_ns;
+    uint64_t since_ns, there, heard_ns, arrived_ns;
 };
 struct seen {
     uint64_t since_ns, shown; /* enum live_shown */
@@ -20,6 +20,8 @@ static void judge(struct live *l, const uint64_t key[2], const struct seen *s, u
         (s->shown == LIVE_SHOWN_THERE) == (who->there != 0))
         return; /* it is so, or nobody looks */
     uint64_t since = who->since_ns > by->since_ns ? who->since_ns : by->since_ns;
+    if (s->shown == LIVE_SHOWN_THERE && who->arrived_ns > since)
+        since = who->arrived_ns;
     if (s->shown == LIVE_SHOWN_GONE && s->since_ns > since)
         since = s->since_ns;
     uint64_t until = by->heard_ns < now_ns ? by->heard_ns : now_ns;
@@ -45,6 +47,13 @@ void live_heard(struct live *l, uint64_t user, uint64_t now_ns)
     struct here *h = map_get_u64(&l->here, user);
     if (h)
         h->heard_ns = now_ns;
+}
+
+void live_arrived(struct live *l, uint64_t user, uint64_t now_ns)
+{
+    struct here *h = map_get_u64(&l->here, user);
+    if (h)
+        h->arrived_ns = now_ns;
 }
 
 void live_presence(struct live *l, uint64_t user, uint64_t about, enum live_shown shown, uint64_t now_ns)

@@ -9,7 +9,7 @@
 #define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
 #define SWEEP_TICKS    50       /* a round of the clocks takes so many ticks (of 20 ms) */
 #define STOOD_NS       NS_PER_S /* without a tick: this process stood still */
-#define STOOD_MAX_MS   14000u   /* with the next beat, 10 s later, nobody who is there counts as silent */
+#define STOOD_MAX_MS   11000u   /* with the next beat, 10 s later, nobody who is there counts as silent */
 #define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)

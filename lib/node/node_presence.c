@@ -167,7 +167,7 @@ void node_presence_leave(struct node *n, struct session *s)
 void node_presence_silent(struct node *n, struct session *s)
 {
     uint8_t *flags = s->state == SESSION_READY ? flags_of(n, s) : NULL;
-    if (!flags || !(*flags & NODE_PRESENCE_HERE))
+    if (!flags || !(*flags & NODE_PRESENCE_HERE) || MUTANT(SILENCE_UNSEEN))
         return;
     *flags = (uint8_t)((*flags & ~NODE_PRESENCE_HERE) | NODE_PRESENCE_SILENT);
     if (!update(n, session_user(&n->registry, s)))

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,8 +38,13 @@ static bool listens(pid_t of, uint16_t port)
 {
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(LOOPBACK)};
-    int fd = child_socket(of, NULL);
-    bool yes = fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof a);
+    struct err_ctx ignored = {0};
+    int fd = child_socket(of, &ignored), failed = 0;
+    socklen_t n = sizeof failed;
+    struct pollfd p = {fd, POLLOUT, 0};
+    bool yes = fd >= 0 && (!connect(fd, (struct sockaddr *)&a, sizeof a) ||
+                           (errno == EINPROGRESS && poll(&p, 1, 200) == 1 &&
+                            !getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &n) && !failed));
     if (fd >= 0)
         close(fd);
     return yes;

@@ -294,7 +294,15 @@ static void draw_presence(struct scenario *s, uint64_t seed)
         return;
     for (uint32_t i = 0; i < s->load_n; i++) {
         uint32_t watch = coin(&d, 50) ? (uint32_t)between(&d, 1, 12) : 0;
-        s->load[i].habits.watch = strcmp(s->load[i].client, "reliable") ? 0 : watch;
+        struct scenario_habits *h = &s->load[i].habits;
+        h->watch = strcmp(s->load[i].client, "reliable") ? 0 : watch;
+        if (h->watch && coin(&d, 30)) { /* suspended for longer than anybody may be thought to be there */
+            h->background_every = ms(&d, 5000, 20000);
+            h->background_for = ms(&d, 30000, 80000);
+            h->kill_after = 0;
+            s->load[i].rate_per_1000s = between(&d, 2, 40); /* else they are missed by what they don't acknowledge */
+            s->duration = s->duration < 60 * NS_PER_S ? 60 * NS_PER_S : s->duration;
+        }
     }
     s->server_redis = coin(&d, 40);
     for (uint32_t i = 0; s->server_redis && i < 3 && coin(&d, 50) && s->faults_n < SCENARIO_FAULTS_MAX; i++) {

@@ -304,6 +304,8 @@ static void end_conn(struct load_socket *c, enum stream_event e)
 void server_event(struct load_socket *c, enum stream_event e)
 {
     struct sim *s = c->sim;
+    if (e == STREAM_DATA)
+        watch_arrived(s, c->user);
     if (c->server->stopped) {
         c->unheard = true;
         if (e != STREAM_DATA && e != STREAM_ROOM && e != STREAM_CONNECTED)

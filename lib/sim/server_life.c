@@ -285,6 +285,7 @@ void server_continue(struct sim_server *v)
     if (!v->stopped)
         return;
     v->stopped = false;
+    s->stood_ns = s->now_ns;
     nodes_freeze(v, false);
     server_plan_tick(v, s->now_ns);
     if (v->told_to_stop)

@@ -167,6 +167,7 @@ struct sim {
     uint64_t bus_ns; /* when SIM_BUS is planned; 0: not */
     uint64_t bus_drop, cut_every_ns, cut_for_ns;
     bool healed;
+    uint64_t stood_ns; /* when a server last went on after SIGSTOP */
     struct shared_mem *shared; /* NULL: presence is each node's own */
     uint64_t shared_ns;        /* when SIM_SHARED is planned; 0: not */
     uint32_t shared_faults;    /* that last */

@@ -10,6 +10,7 @@
 
 #define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
 #define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
+#define CATCH_UP_NS (1500 * NS_PER_MS)
 #define STORY_MAX  40u
 #define STORY_CHAT 12u
 
@@ -122,8 +123,15 @@ void watch_restored(struct sim *s, bool blind)
 
 /* ---- the phones ---- */
 
+void watch_arrived(struct sim *s, uint64_t user)
+{
+    live_arrived(s->live, user, s->now_ns);
+}
+
 void watch_heard(struct sim *s, uint64_t user, uint64_t sent_ns)
 {
+    if (sent_ns < s->stood_ns + CATCH_UP_NS)
+        return; /* a server that stood still has a round of its clocks to find out what it missed */
     live_heard(s->live, user, sent_ns);
 }
 
