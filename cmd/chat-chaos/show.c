@@ -67,6 +67,9 @@ static void habits(struct buf *out, const struct scenario_habits *h)
                    duration(h->typing_for));
     if (h->watch)
         buf_printf(out, "      watches the presence of up to %u others\n", h->watch);
+    if (h->read_after)
+        buf_printf(out, "      reads what is shown after %s, and watches who has read\n",
+                   duration(h->read_after));
     if (h->storage_loss_ppm)
         buf_printf(out, "      %.4g%% of returns find the phone's storage lost\n", h->storage_loss_ppm / 1e4);
 }

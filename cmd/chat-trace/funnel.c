@@ -77,7 +77,9 @@ static void print_connections(const struct trace_summary *s, uint32_t sample)
                h ? (double)hist_quantile(h, 5000) / 1e6 : 0, h ? (double)hist_quantile(h, 9900) / 1e6 : 0);
     }
     if (sample > 1)
-        printf("\na sample: one user in %u was traced, in blocks of %u neighbours\n", sample, TRACE_BLOCK);
+        printf("\na sample: one user in %u was traced, in blocks of %u neighbours; %llu messages of others "
+               "left records too and are not judged\n",
+               sample, TRACE_BLOCK, (unsigned long long)s->outside);
     printf("\nsent again by hand %llu; duplicates that a person saw %llu; records %llu, dropped %llu, "
            "missing %llu\n",
            (unsigned long long)s->resends, (unsigned long long)s->duplicates_seen,
@@ -146,12 +148,13 @@ static void print_json(const struct trace_summary *s)
     json_connections(&b, s);
     json_causes(&b, s);
     buf_printf(&b,
-               ",\"messages\":%llu,\"pairs\":%llu,\"losses\":%llu,\"resends\":%llu,\"duplicates_seen\":%llu,"
+               ",\"messages\":%llu,\"outside_sample\":%llu,\"pairs\":%llu,\"losses\":%llu,\"resends\":%llu,"
+               "\"duplicates_seen\":%llu,"
                "\"records\":%llu,\"dropped\":%llu,\"missing\":%llu}",
-               (unsigned long long)s->messages, (unsigned long long)s->pairs, (unsigned long long)s->losses,
-               (unsigned long long)s->resends, (unsigned long long)s->duplicates_seen,
-               (unsigned long long)s->records, (unsigned long long)s->dropped,
-               (unsigned long long)s->missing);
+               (unsigned long long)s->messages, (unsigned long long)s->outside, (unsigned long long)s->pairs,
+               (unsigned long long)s->losses, (unsigned long long)s->resends,
+               (unsigned long long)s->duplicates_seen, (unsigned long long)s->records,
+               (unsigned long long)s->dropped, (unsigned long long)s->missing);
     puts(buf_cstr(&b));
     buf_release(&b);
 }

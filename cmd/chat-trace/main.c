@@ -10,6 +10,7 @@ static const struct opt options[] = {
 
 static const struct opt_command commands[] = {
     {"funnel", "DIR...", "a verdict for every (message, recipient), by network", 1, -1},
+    {"pairs", "DIR...", "the pairs that were not delivered, or of a verdict, and why", 1, -1},
     {"explain", "ID DIR...", "one message's life on one screen", 2, -1},
     {"slow", "DIR...", "the slowest messages and what they waited for", 1, -1},
     {"dump", "DIR...", "the records themselves", 1, -1},
@@ -41,6 +42,7 @@ static const struct opt_tool tool = {
     .options = options,
     .examples = "chat-trace funnel reports/out/mobile-loss-before/trace\n"
                 "chat-trace explain 0193a1c2-7b1e-7c4a-9d55-0a1b2c3d4e5f trace\n"
+                "chat-trace pairs --verdict lost_uplink,not_observed trace\n"
                 "chat-trace slow -n 5 trace\n"
                 "chat-trace dump --hop link_drop --json trace\n"
                 "chat-trace export --format perfetto -o trace.json trace\n"
@@ -86,6 +88,8 @@ static int run(const struct opt_set *o, int *status, struct err_ctx *err)
         rc = tool_diff(&r, &second, o, status, err);
     else if (!strcmp(command, "funnel"))
         rc = tool_funnel(&r, o, status, err);
+    else if (!strcmp(command, "pairs"))
+        rc = tool_pairs(&r, o, status, err);
     else if (!strcmp(command, "slow"))
         rc = tool_slow(&r, o, err);
     else if (!strcmp(command, "export"))

@@ -11,6 +11,8 @@ enum tool_load_how { TOOL_JOIN = 1, TOOL_QUIETLY = 2 /* say nothing of captures 
 int tool_load(struct trace_run *r, const char *dialect, const char *const *inputs, int n, unsigned how,
               struct err_ctx *err);
 int tool_funnel(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err);
+/* Each (message, recipient) of the chosen verdicts. ERR_USAGE: no such verdict. */
+int tool_pairs(const struct trace_run *r, const struct opt_set *o, int *status, struct err_ctx *err);
 int tool_status(const struct trace_summary *s);
 int tool_slow(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);
 int tool_dump(const struct trace_run *r, const struct opt_set *o, struct err_ctx *err);

@@ -22,6 +22,7 @@ static void fill_limits(struct server_config *c, const struct opt_set *o)
     c->limits.body_max = (uint32_t)opt_u64(o, "body-max");
     c->limits.queue_bytes = (uint32_t)opt_u64(o, "queue");
     c->limits.backlog_max = opt_u64(o, "backlog");
+    c->limits.receipts_each = (uint32_t)opt_u64(o, "receipts-each");
     c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
     c->ack_timeout_ns = opt_u64(o, "ack-timeout");
     c->limits.slow_ms =

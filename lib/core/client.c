@@ -36,6 +36,7 @@ void client_release(struct client *c, struct client_pool *pool)
 {
     chat_forget_all(c, pool);
     recover_forget(c);
+    client_receipts_forget(c, true);
     presence_forget(c);
     outbox_clear(&c->outbox);
 }
@@ -141,6 +142,18 @@ static void say_hello(struct client *c, const struct client_io *io)
     client_expect_answer(c, io);
 }
 
+/* Not all at once when all come at once: spread over an interval. */
+static uint64_t first_beat_ns(const struct client *c, const struct client_io *io)
+{
+    uint64_t now = io->now.mono_ns, every = c->beat_every_ns;
+    if (!every)
+        return 0;
+    if (!io->beat_share)
+        return now + rng_between(io->rng, NS_PER_MS, every);
+    uint64_t phase = (uint64_t)((unsigned __int128)every * io->beat_share >> 32);
+    return now + every - (now + every - phase) % every;
+}
+
 static void on_welcome(struct client *c, const struct msg *m, const struct client_io *io)
 {
     if (c->state != CLIENT_GREETING)
@@ -153,13 +166,14 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     c->no_sync = false;
     c->clock_offset_us = (int64_t)(m->ts - io->now.wall_us);
     c->beat_every_ns = m->beat_s * NS_PER_S;
-    c->beat_ns = c->beat_every_ns ? io->now.mono_ns + rng_between(io->rng, NS_PER_MS, c->beat_every_ns) : 0;
+    c->beat_ns = first_beat_ns(c, io);
     chat_on_welcome(c, m, io);
     send_flush(c, io);
     if (c->since_wanted || c->rebuild)
         chat_sync_since(c, io);
     recover_go_on(c, io);
     presence_on_welcome(c, io);
+    client_receipts_on_welcome(c, io);
 }
 
 static void on_done(struct client *c, const struct msg *m, const struct client_io *io)
@@ -177,6 +191,8 @@ static void on_error(struct client *c, const struct msg *m, const struct client_
     static const struct id none;
     if (!id_equal(&m->id, &none)) {
         send_on_error(c, m, io);
+    } else if (slice_is(m->re, "receipts")) {
+        client_receipts_refused(c, m->chat);
     } else if (slice_is(m->re, "sync") && slice_is(m->code, proto_error_code(PROTO_UNKNOWN_TYPE))) {
         chat_on_no_sync(c);
         send_not_found(c, 0, io);
@@ -202,6 +218,7 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
     case MSG_MSG:
         presence_on_msg(c, m, io);
         chat_on_msg(c, m, io);
+        client_receipts_again(c, m->chat, io);
         break;
     case MSG_GAP:
         chat_on_gap(c, m, io);
@@ -214,6 +231,9 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         break;
     case MSG_PRESENCE:
         client_emit(c, io, &(struct client_effect){.type = CLIENT_PRESENCE, .m = m});
+        break;
+    case MSG_RECEIPT:
+        client_receipts_on(c, m, io);
         break;
     case MSG_REPORT:
         recover_on_report(c, io);
@@ -285,6 +305,7 @@ static void on_storage_lost(struct client *c, const struct client_io *io)
     chat_forget_all(c, io->pool);
     recover_forget(c);
     presence_clear(c, io);
+    client_receipts_forget(c, false);
     c->rebuild = client_has(c, CLIENT_RESYNC);
     if (connected)
         c->reconnect_ns = io->now.mono_ns;
@@ -311,8 +332,9 @@ static void on_timer(struct client *c, const struct client_io *io)
         recover_go_on(c, io);
     }
     if (c->beat_ns && c->beat_ns <= now) {
-        c->beat_ns = now + c->beat_every_ns;
+        c->beat_ns += ((now - c->beat_ns) / c->beat_every_ns + 1) * c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
+        client_receipts_again(c, 0, io);
         if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
             client_expect_answer(c, io);
     }
@@ -366,6 +388,13 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
         break;
     case CLIENT_WATCH:
         presence_watch_users(c, e->users, e->users_n, io);
+        break;
+    case CLIENT_READ:
+        presence_input(c, io);
+        chat_read(c, e->chat, e->seq, io);
+        break;
+    case CLIENT_RECEIPTS:
+        client_receipts_watch(c, e->chat, e->on, io);
         break;
     case CLIENT_SUBMIT:
         presence_said(c, io);

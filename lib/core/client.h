@@ -11,7 +11,10 @@
  * order. A refusal ends a message, unless its code says "later" or that there is no such chat (yet). A
  * connection on which a hello, send or sync stays unanswered and nothing else is heard for 10 s is taken as
  * dead.
- *  - ACK: cumulative acknowledgements, at most one a chat every 100 ms.
+ *  - ACK: cumulative acknowledgements, 100 to 200 ms after what they acknowledge; while messages keep coming
+ *    the wait doubles, up to 0.8 to 1.6 s: in a group of 1,000 they cost the server more than their worth.
+ * What the person has read goes with them. What was said of either on a connection that broke is said again
+ * on the next.
  *  - RESYNC: hello carries cursors; holes are asked for with sync; coming to the foreground asks for what was
  * missed.
  *  - ACK or RESYNC: a chat is surfaced by rising seq, each once. Without RESYNC a hole is passed over.
@@ -65,6 +68,7 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_ANSWER_NS         (10 * NS_PER_S) /* silence after which a connection is dead */
 #define CLIENT_STABLE_NS         (5 * NS_PER_S)  /* a connection that lived so long resets the backoff */
 #define CLIENT_ACK_NS            (100 * NS_PER_MS)
+#define CLIENT_ACK_DOUBLINGS     3u                /* of that wait, while messages keep coming */
 #define CLIENT_HOLE_OWN_NS       (500 * NS_PER_MS) /* patience with a hole that only an own message shows */
 #define CLIENT_CATCH_UP_NS       (2 * NS_PER_S)    /* patience with a server that said more exists */
 #define CLIENT_SYNC_RETRY_NS     (3 * NS_PER_S)
@@ -76,6 +80,8 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_AWAY_NS         (300 * NS_PER_S) /* without input: beat {away} */
 #define CLIENT_TYPISTS_MAX     8u               /* shown at a time, all chats together; more are not shown */
 #define CLIENT_WATCH_MAX       256u             /* users whose presence is asked for */
+#define CLIENT_RECEIPT_CHATS   8u               /* chats whose receipts are asked for: those on the screen */
+#define CLIENT_RECEIPTS_MAX    256u             /* (chat, user) shown; of more, nothing is shown */
 
 /* What is done about messages that the server has lost and this device has. */
 enum client_on_gap {
@@ -110,6 +116,7 @@ void client_pool_release(struct client_pool *p);
 
 struct client_chat;
 struct client_presence;
+struct client_receipts;
 
 enum client_state {
     CLIENT_OFF,     /* not started */
@@ -127,15 +134,17 @@ struct client {
     uint32_t device;
     uint8_t state, tries; /* tries: reconnects since the last stable connection */
     bool background, offline, rebuild, since_wanted, since_flying, no_return;
-    bool no_sync;        /* this server serves none: holes are passed over */
-    uint16_t welcome_ms; /* how long the welcome took: the offset may be so much more */
-    uint16_t syncs;      /* chats with a sync in flight */
-    uint32_t in_flight;  /* outbox entries sent and unanswered on this connection */
+    uint8_t ack_doublings; /* of the wait before the next acknowledgement */
+    bool no_sync;          /* this server serves none: holes are passed over */
+    uint16_t welcome_ms;   /* how long the welcome took: the offset may be so much more */
+    uint16_t syncs;        /* chats with a sync in flight */
+    uint16_t acked_at;     /* when acknowledgements went out last, in units of 2^24 ns (17 ms), modulo */
+    uint32_t in_flight;    /* outbox entries sent and unanswered on this connection */
     /* deadlines, mono ns, 0: none; retry, sync and ack are lower bounds over entries and chats. They stand
      * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
     uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
-    struct client_presence *presence; /* NULL: nobody types, nobody is watched */
+    struct client_presence *presence; /* NULL: nobody types, nobody is watched, no receipts are shown */
     uint64_t ready_ns;
     int64_t clock_offset_us;        /* server's clock minus ours, at least; from welcome */
     uint64_t epoch;                 /* the server's current one */
@@ -165,6 +174,8 @@ enum client_event_type {
     CLIENT_UNACKED,      /* TCP has had our bytes for too long without an acknowledgement */
     CLIENT_TYPE,         /* a person types in `chat`: at each key, or once a second */
     CLIENT_WATCH,        /* whose presence shall be known: users; at most CLIENT_WATCH_MAX */
+    CLIENT_READ,         /* the person has read `chat` up to `seq`, which was surfaced */
+    CLIENT_RECEIPTS,     /* `chat` is shown with its receipts, or (`on` false) no longer */
     CLIENT_STOP,         /* no reconnects any more */
 };
 
@@ -173,7 +184,8 @@ struct client_event {
     const struct msg *m;
     struct id id;
     struct id as; /* SUBMIT, PRESS: the id a new message gets (a run is re-enacted); zero: a fresh one */
-    uint64_t chat, intent;
+    uint64_t chat, intent, seq;
+    bool on;
     const uint64_t *users;
     uint32_t users_n;
     struct slice kind, body;
@@ -212,6 +224,9 @@ enum client_effect_type {
     CLIENT_TYPING_OVER, /* and no longer */
     CLIENT_PRESENCE,    /* m: what is known of somebody watched */
     CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
+    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq (dup: as
+                             before) */
+    CLIENT_COUNTS,        /* m: how many have got and read own messages in a large chat */
     CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
 
@@ -219,7 +234,7 @@ struct client_effect {
     enum client_effect_type type;
     const struct msg *m;
     struct id id;
-    uint64_t chat, user, intent, epoch, seq, at_ns;
+    uint64_t chat, user, intent, epoch, seq, at_ns, delivered;
     struct slice kind, body;
     enum reason reason;
     int code;
@@ -235,6 +250,9 @@ struct client_io {
     uint32_t claims_max;  /* at most PROTO_CLAIMS_MAX; chats beyond it are left to the server's cursors */
     void (*emit)(void *arg, struct client *c, const struct client_effect *e);
     void *arg;
+    /* When in each interval its heartbeats go, in parts of 2^32 of it by the monotonic clock; 0: at random.
+     */
+    uint32_t beat_share;
     /* The copies that the owner keeps of what was surfaced, accepted or made (kept over restarts, lost with
      * STORAGE_LOST); both NULL: it keeps none. copy: the first (or last) one with from <= seq <= to. held:
      * was this id ever shown here, or said? */
@@ -249,6 +267,10 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
 
 /* The cursor of a chat, for tests and audits; false: the client knows nothing of it. */
 bool client_cursor(const struct client *c, uint64_t chat, struct claim *out);
+
+/* What is shown of this user's receipts there; false: nothing. */
+bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered,
+                    uint64_t *read);
 
 /* Is this user shown as typing there? */
 bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user);

@@ -43,7 +43,7 @@ struct commit_job {
     struct err_ctx err;
 };
 
-enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG, READ_MISSING, READ_OFFER };
+enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG, READ_MISSING, READ_OFFER, READ_RECEIPTS };
 
 /* Where the store holds an entry that is offered. */
 enum held { HELD_NOT, HELD_THERE, HELD_TAKEN /* another stands there */, HELD_ELSEWHERE /* the id does */ };
@@ -77,7 +77,12 @@ struct read_job {
     uint64_t user;
     uint32_t device;
     struct cursor *cursors;
-    size_t cursors_n;
+    size_t cursors_n, cursors_cap;
+    /* READ_RECEIPTS: into `cursors` the maximum over each user's devices, by user; of the seqs in `own` those
+     * stay whose entry `user` has sent. `sender`: who has sent the last of them; 0: no message stands there
+     */
+    uint64_t *own;
+    size_t own_n;
     /* READ_LOG: seq > after (or ts >= since_us when that is set) and <= upto */
     uint64_t chat, after, upto, since_us;
     uint32_t limit;

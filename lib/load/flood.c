@@ -13,6 +13,7 @@
 #define GREETING_MAX    100000u
 #define CREATE_STEP     4000u /* chats looked at per tick */
 #define CREATE_AGAIN_MS 5000u
+#define MASS_MAX_NS     (120 * NS_PER_S)
 #define LINGER_NS       (300 * NS_PER_MS)
 
 /* ---- chats ---- */
@@ -123,7 +124,8 @@ static int prepare(struct flood *f, struct err_ctx *ctx)
 {
     f->phones = big((size_t)f->cfg.phones * sizeof *f->phones);
     f->body = malloc(PROTO_BODY_MAX);
-    if (!f->phones || !f->body)
+    f->samples = malloc(SAMPLES_MAX * sizeof *f->samples);
+    if (!f->phones || !f->body || !f->samples)
         return err_set(ctx, ERR_NOMEM, "out of memory for %u phones", f->cfg.phones);
     for (uint32_t i = 0; i < f->cfg.phones; i++)
         flood_phone_init(f, i);
@@ -182,6 +184,7 @@ void flood_free(struct flood *f)
     if (f->phones)
         munmap(f->phones, (size_t)f->cfg.phones * sizeof *f->phones);
     free(f->chats);
+    free(f->samples);
     free(f->body);
     free(f->scratch.data);
     buf_release(&f->out);
@@ -287,6 +290,7 @@ static void say(struct flood *f, uint64_t intended_ns)
 {
     uint32_t i = anybody(f);
     hist_add(&f->lag_us, (f->io.now.mono_ns - intended_ns) / NS_PER_US);
+    hist_add(&f->recent_lag_us, (f->io.now.mono_ns - intended_ns) / NS_PER_US);
     if (i == UINT32_MAX) {
         f->no_phone++;
         return;
@@ -330,6 +334,7 @@ static void plateau(struct flood *f)
     if (f->io.now.mono_ns - f->phase_ns < f->cfg.for_ns)
         return;
     enter(f, f->cfg.mass_ppm ? FLOOD_MASS : FLOOD_DRAIN);
+    f->mass_ns = f->cfg.mass_ppm ? f->phase_ns : 0;
     f->mass_left = (uint32_t)((uint64_t)f->cfg.phones * f->cfg.mass_ppm / 1000000);
 }
 
@@ -364,12 +369,14 @@ static void mass(struct flood *f)
         f->phones[i].dark = false;
         flood_simple(f, i, CLIENT_ONLINE);
     }
-    if (f->mass_back < f->mass_left)
+    if (f->mass_back < f->mass_left && since <= f->cfg.dark_ns + MASS_MAX_NS)
         return;
+    if (!f->mass_most_ms && f->cfg.phones - f->ready - f->cfg.silent <= f->mass_left / 100)
+        f->mass_most_ms = (uint32_t)((since - f->cfg.dark_ns) / NS_PER_MS);
     if (f->ready + f->cfg.silent == f->cfg.phones) {
         f->mass_done_ns = f->io.now.mono_ns - f->phase_ns - f->cfg.dark_ns;
         enter(f, FLOOD_DRAIN);
-    } else if (since > f->cfg.dark_ns + 60 * NS_PER_S) { /* churn goes on: nearly all is all */
+    } else if (since > f->cfg.dark_ns + MASS_MAX_NS) { /* it is told as it stands */
         f->mass_done_ns = since;
         enter(f, FLOOD_DRAIN);
     } else if (f->cfg.churn_per_1000s) {
@@ -408,6 +415,23 @@ static void drain(struct flood *f)
     }
 }
 
+static void sample(struct flood *f)
+{
+    uint32_t now = flood_ms(f);
+    if (now - f->sampled_ms < SAMPLE_MS || f->samples_n == SAMPLES_MAX)
+        return;
+    f->samples[f->samples_n++] =
+        (struct flood_sample){.at_ms = (uint32_t)((f->io.now.mono_ns - f->began_ns) / NS_PER_MS),
+                              .ready = f->ready,
+                              .accepted = f->accepted,
+                              .delivered = f->delivered,
+                              .served_p50_ms = (float)hist_quantile(&f->recent_served_us, 5000) / 1000,
+                              .served_p99_ms = (float)hist_quantile(&f->recent_served_us, 9900) / 1000,
+                              .lag_p99_ms = (float)hist_quantile(&f->recent_lag_us, 9900) / 1000};
+    f->sampled_ms = now;
+    f->recent_served_us = f->recent_lag_us = (struct hist){0};
+}
+
 void flood_tick(struct flood *f)
 {
     flood_now(f);
@@ -416,8 +440,11 @@ void flood_tick(struct flood *f)
     for (int k = 0; k < TURNS_AT_ONCE && flood_turn(f); k++)
         flood_now(f);
     uint32_t behind = flood_ms(f) - f->done_ms;
+    uint64_t lag_us = behind > WHEEL_MS ? (behind - WHEEL_MS) * 1000u : 0;
+    hist_add(&f->recent_lag_us, lag_us);
     if (f->phase != FLOOD_RAMP)
-        hist_add(&f->lag_us, behind > WHEEL_MS ? (behind - WHEEL_MS) * 1000u : 0);
+        hist_add(&f->lag_us, lag_us);
+    sample(f);
     switch (f->phase) {
     case FLOOD_RAMP:
         ramp(f);

@@ -13,7 +13,11 @@
  *
  * The way of a message is measured in two parts: `served` from its coming out of the sender's link to its
  * frame's going into the recipient's (sockets, queues, commit and fan-out), `links` is the rest of what the
- * person waited.
+ * person waited. Both are of what was to be
+ * said before the mass reconnect; a message of that time waits for whoever is dark.
+ *
+ * A session that the server ends for its silence was ended wrongly, unless the phone was planted, or its link
+ * had let nothing through for 20 s.
  *
  * A phone's link: Gilbert-Elliott loss, delay and jitter of the profile are its own (TCP-like: what is lost
  * goes again after 200 ms, doubling, and holds up what is behind it); stalls, handovers and blackouts are
@@ -94,9 +98,10 @@ int flood_verify(struct flood *f, struct store *s, uint64_t *bad, struct err_ctx
 
 /* The world's own measurements, for the report. */
 struct flood_outside {
-    /* bytes, 0: unknown; connected: when the plateau begins, loaded: when it ends */
-    uint64_t rss_before, rss_connected, rss_loaded, server_rss_before, server_rss_connected,
-        server_rss_loaded;
+    /* bytes, 0: unknown; sessions: when all are connected, before the first chat; connected: when the
+     * plateau begins, all chats made; loaded: when it ends */
+    uint64_t rss_before, rss_connected, rss_loaded, server_rss_before, server_rss_sessions,
+        server_rss_connected, server_rss_loaded;
 };
 void flood_set_outside(struct flood *f, const struct flood_outside *o);
 
@@ -104,6 +109,7 @@ struct flood_status {
     const char *phase;
     uint64_t phones, ready, chats, chats_ready, sent, accepted, delivered, expected, outboxes, lag_ms;
     double elapsed_s;
+    bool all_came; /* once */
 };
 void flood_status(const struct flood *f, struct flood_status *s);
 const char *flood_doubt(const struct flood *f);

@@ -16,6 +16,10 @@
 #define RTO_MS      200u
 #define RTO_MAX_MS  3200u
 #define CREATES_MAX 20000u /* chats being made at once */
+/* Two heartbeats that did not get through: a server may then take the phone for dead. */
+#define HELD_UP_MS  20000u
+#define SAMPLE_MS   5000u
+#define SAMPLES_MAX 512u /* what is later is not sampled */
 
 /* SESSION_LOST: cut by us, the server's word that it is over has yet to come. */
 enum flood_session { FLOOD_NONE, FLOOD_CONNECTING, FLOOD_OPEN, FLOOD_LOST };
@@ -29,6 +33,7 @@ struct flood_phone {
     uint8_t session, era;                 /* era: what is on its way for an earlier session is dropped */
     bool bad_up : 1, bad_down : 1, again : 1, silent : 1, dark : 1, was_ready : 1, came : 1, chosen : 1;
     bool traced : 1;
+    bool held_up : 1; /* its link let nothing through for HELD_UP_MS, until the latest arrival upward */
     struct client client;
     uint64_t sum;               /* of the hashes of all ids it knows of its chat */
     uint32_t count, unread, up; /* ids known; bytes not yet credited; bytes of the stream up */
@@ -89,6 +94,13 @@ struct flood_trace {
     uint32_t sent, read;
 };
 
+/* What was between two samples, for the curve over time. */
+struct flood_sample {
+    uint32_t at_ms, ready;
+    uint64_t accepted, delivered;
+    float served_p50_ms, served_p99_ms, lag_p99_ms;
+};
+
 enum flood_phase { FLOOD_IDLE, FLOOD_RAMP, FLOOD_PLATEAU, FLOOD_MASS, FLOOD_DRAIN, FLOOD_END };
 
 struct flood {
@@ -123,11 +135,17 @@ struct flood {
     uint64_t intended_ns;
     /* counts */
     uint64_t sent, accepted, expected, delivered, duplicates, gaps, gave_up, resends, cuts, connects,
-        idle_closes, wrong_closes, ended, undecodable, outboxes, in_transit, no_phone, refused_creates,
-        verified, verify_bad;
+        idle_closes, wrong_idle_closes, wrong_closes, ended, undecodable, outboxes, in_transit, no_phone,
+        refused_creates, verified, verify_bad;
     uint64_t silent_gone, silent_max_ms, silent_since_ms, beats, bytes_down, bytes_up, lost_packets;
     uint32_t came_ms; /* of the frame that is being read */
-    struct hist latency_us, server_us, served_us, links_us, accept_us, lag_us;
+    /* latency, served, links: of what was to be said before the mass reconnect; mass_served: from then on */
+    struct hist latency_us, server_us, served_us, links_us, mass_served_us, accept_us, lag_us;
+    struct hist recent_served_us, recent_lag_us; /* since the last sample */
+    struct flood_sample *samples;
+    uint32_t samples_n, sampled_ms;
+    uint64_t mass_ns;      /* when it began; 0: not yet */
+    uint32_t mass_most_ms; /* 99 % of those cut are back */
     struct flood_outside outside;
     bool drained, interrupted, checked;
     int result;

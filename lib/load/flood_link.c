@@ -238,6 +238,8 @@ static uint32_t pass(struct flood *f, struct flood_phone *p, enum netem_dir dir,
     uint32_t at = now + (uint32_t)((us + 500) / 1000);
     if (at < p->arrive_ms[dir])
         at = p->arrive_ms[dir];
+    if (dir == NETEM_UP)
+        p->held_up = p->arrive_ms[dir] && at - p->arrive_ms[dir] >= HELD_UP_MS;
     return p->arrive_ms[dir] = at;
 }
 

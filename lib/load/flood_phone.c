@@ -4,7 +4,8 @@
 #include "load/flood_impl.h"
 #include "util/map.h"
 
-#define STAMP 16 /* hexadecimal digits of the intended time, in front of a body */
+#define WORD_MS 5000u /* in which the server's word that it gave up is here */
+#define STAMP   16    /* hexadecimal digits of the intended time, in front of a body */
 
 static uint32_t tag_of(const struct id *id)
 {
@@ -18,8 +19,11 @@ void flood_phone_init(struct flood *f, uint32_t i)
     p->rng = f->cfg.seed * 0x9e3779b97f4a7c15ull + i;
 }
 
+/* Neighbours beat one after the other, as they lie in memory, in the kernel's bitmap and in the server: ten
+ * million in random order are a page walk each. */
 void flood_step(struct flood *f, uint32_t i, const struct client_event *e)
 {
+    f->io.beat_share = (uint32_t)(((uint64_t)i << 32) / f->cfg.phones) | 1;
     client_step(&f->phones[i].client, e, &f->io);
 }
 
@@ -79,6 +83,15 @@ static void connect(struct flood *f, uint32_t i)
     flood_offer(f, i, ITEM_CONNECT, NULL, 0, 0);
 }
 
+/* The server heard nothing of this phone for long, since its link let nothing through. */
+static bool link_was_mute(const struct flood *f, const struct flood_phone *p)
+{
+    uint32_t now = flood_ms(f), arrival = p->arrive_ms[NETEM_UP];
+    if (p->held_up)
+        return arrival + WORD_MS > now;
+    return p->blocked_ms[NETEM_UP] > arrival && now > arrival && now - arrival >= HELD_UP_MS;
+}
+
 void flood_closed(struct flood *f, uint32_t i, int code)
 {
     struct flood_phone *p = &f->phones[i];
@@ -91,6 +104,7 @@ void flood_closed(struct flood *f, uint32_t i, int code)
             connect(f, i);
         return;
     }
+    bool mute = link_was_mute(f, p);
     leave(f, p, REASON_CLOSED_BY_PEER, code);
     if (p->silent) {
         uint64_t after = flood_ms(f) - f->silent_since_ms;
@@ -100,6 +114,7 @@ void flood_closed(struct flood *f, uint32_t i, int code)
     }
     f->wrong_closes += code != CLOSE_SHUTDOWN;
     f->idle_closes += code == CLOSE_IDLE;
+    f->wrong_idle_closes += code == CLOSE_IDLE && !mute;
     flood_step(
         f, i,
         &(struct client_event){.type = CLIENT_DISCONNECTED, .code = code, .reason = REASON_CLOSED_BY_PEER});
@@ -239,7 +254,7 @@ static uint64_t stamp_of(struct slice body)
 
 /* What of the way was the server's, sockets and queues included, and what the two links'. Who has said
  * something else since tells neither. */
-static void note_shares(struct flood *f, const struct msg *m, uint64_t all_us)
+static void note_shares(struct flood *f, const struct msg *m, uint64_t all_us, bool in_mass)
 {
     uint64_t from = m->from - f->cfg.first_user;
     if (from >= f->cfg.phones || f->phones[from].handed_tag != tag_of(&m->id))
@@ -247,8 +262,10 @@ static void note_shares(struct flood *f, const struct msg *m, uint64_t all_us)
     if (f->came_ms < f->phones[from].handed_ms)
         return;
     uint64_t served_us = (uint64_t)(f->came_ms - f->phones[from].handed_ms) * 1000;
-    hist_add(&f->served_us, served_us);
-    hist_add(&f->links_us, all_us > served_us ? all_us - served_us : 0);
+    hist_add(&f->recent_served_us, served_us);
+    hist_add(in_mass ? &f->mass_served_us : &f->served_us, served_us);
+    if (!in_mass)
+        hist_add(&f->links_us, all_us > served_us ? all_us - served_us : 0);
 }
 
 static void on_surface(struct flood *f, struct flood_phone *p, const struct msg *m)
@@ -258,9 +275,11 @@ static void on_surface(struct flood *f, struct flood_phone *p, const struct msg 
     know(p, &m->id);
     f->delivered++;
     uint64_t said = stamp_of(m->body), now = f->io.now.mono_ns;
-    hist_add(&f->latency_us, now > said ? (now - said) / NS_PER_US : 0);
+    bool in_mass = f->mass_ns && said >= f->mass_ns;
+    if (!in_mass)
+        hist_add(&f->latency_us, now > said ? (now - said) / NS_PER_US : 0);
     note_server_time(f, m);
-    note_shares(f, m, now > said ? (now - said) / NS_PER_US : 0);
+    note_shares(f, m, now > said ? (now - said) / NS_PER_US : 0, in_mass);
 }
 
 static void on_accepted(struct flood *f, struct flood_phone *p, const struct client_effect *e)
@@ -328,6 +347,8 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
     case CLIENT_OFFERED:
     case CLIENT_SEND_AGAIN:
     case CLIENT_MARKED:
+    case CLIENT_RECEIPT:
+    case CLIENT_COUNTS:
     case CLIENT_DISCARDED:
     case CLIENT_TYPING: /* these phones watch nobody */
     case CLIENT_TYPING_OVER:

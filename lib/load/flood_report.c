@@ -19,6 +19,7 @@ void flood_status(const struct flood *f, struct flood_status *s)
                                .expected = f->expected,
                                .outboxes = f->outboxes,
                                .lag_ms = flood_ms(f) - f->done_ms,
+                               .all_came = f->ramp_done_ns != 0,
                                .elapsed_s = (double)(f->io.now.mono_ns - f->began_ns) / 1e9};
 }
 
@@ -105,6 +106,7 @@ static size_t figures(const struct flood *f, struct figure *out)
         {"server_p(99)", ms_of(&f->server_us, 9900), false},
         {"served_p(50)", ms_of(&f->served_us, 5000), false},
         {"served_p(99)", ms_of(&f->served_us, 9900), false},
+        {"mass_served_p(99)", ms_of(&f->mass_served_us, 9900), false},
         {"links_p(50)", ms_of(&f->links_us, 5000), false},
         {"links_p(99)", ms_of(&f->links_us, 9900), false},
         {"accept_p(50)", ms_of(&f->accept_us, 5000), false},
@@ -112,12 +114,14 @@ static size_t figures(const struct flood *f, struct figure *out)
         {"connects", (double)f->connects, true},
         {"cuts", (double)f->cuts, true},
         {"mass_s", f->cfg.mass_ppm ? (f->mass_done_ns ? (double)f->mass_done_ns / 1e9 : -1) : 0, false},
+        {"mass_s_99", (double)f->mass_most_ms / 1000, false},
         {"beats", (double)f->beats, true},
         {"silent", f->cfg.silent, true},
         {"silent_gone", (double)f->silent_gone, true},
         {"silent_s_max", (double)f->silent_max_ms / 1000, false},
         {"wrong_closes", (double)f->wrong_closes, true},
-        {"wrong_idle_closes", (double)f->idle_closes, true},
+        {"idle_closes", (double)f->idle_closes, true},
+        {"wrong_idle_closes", (double)f->wrong_idle_closes, true},
         {"undecodable", (double)f->undecodable, true},
         {"packets_lost", (double)f->lost_packets, true},
         {"verified", (double)f->verified, true},
@@ -132,6 +136,9 @@ static size_t figures(const struct flood *f, struct figure *out)
          (double)per_phone(f->outside.server_rss_before, server_rss, f->cfg.phones), true},
         {"server_rss_per_session",
          (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_connected, f->cfg.phones),
+         true},
+        {"server_rss_per_bare_session",
+         (double)per_phone(f->outside.server_rss_before, f->outside.server_rss_sessions, f->cfg.phones),
          true},
         {"rss_mib", (double)rss / 1048576.0, false},
         {"resident_mib", (double)(rss + server_rss) / 1048576.0, false},
@@ -161,6 +168,20 @@ static void times(struct buf *b, const char *name, const struct hist *h)
                    ms_of(h, 9900), ms_of(h, 10000));
 }
 
+static void put_samples(const struct flood *f, struct buf *out)
+{
+    buf_str(out, ",\"samples\":[");
+    for (uint32_t i = 0; i < f->samples_n; i++) {
+        const struct flood_sample *s = &f->samples[i];
+        buf_printf(out,
+                   "%s{\"s\":%.3f,\"ready\":%u,\"accepted\":%" PRIu64 ",\"delivered\":%" PRIu64
+                   ",\"served_ms_p50\":%.3f,\"served_ms_p99\":%.3f,\"lag_ms_p99\":%.3f}",
+                   i ? "," : "", s->at_ms / 1000.0, s->ready, s->accepted, s->delivered,
+                   (double)s->served_p50_ms, (double)s->served_p99_ms, (double)s->lag_p99_ms);
+    }
+    buf_char(out, ']');
+}
+
 void flood_report_json(const struct flood *f, struct buf *out)
 {
     struct figure all[FIGURES_MAX];
@@ -178,9 +199,11 @@ void flood_report_json(const struct flood *f, struct buf *out)
     times(out, "latency_ms", &f->latency_us);
     times(out, "server_ms", &f->server_us);
     times(out, "served_ms", &f->served_us);
+    times(out, "mass_served_ms", &f->mass_served_us);
     times(out, "links_ms", &f->links_us);
     times(out, "accept_ms", &f->accept_us);
     times(out, "lag_ms", &f->lag_us);
+    put_samples(f, out);
     buf_printf(out, ",\"send_lag_ms_p99\":%.3f,\"ratio\":", ms_of(&f->lag_us, 9900));
     double expected = all[6].value;
     if (expected > 0)

@@ -34,6 +34,7 @@ struct load_habits {
     uint32_t resend_share_ppm, storage_loss_ppm;
     uint64_t typing_every, typing_for; /* begins to type in one of its chats; and thinks better of it */
     uint32_t watch;                    /* shows the presence of so many of its chats' members */
+    uint64_t read_after; /* reads what it is shown, and watches who has read in its chats (the first 8) */
 };
 
 struct load_population {

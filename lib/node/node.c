@@ -7,9 +7,9 @@
 #define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
 #define CURSORS_FEW    32u      /* not worth a batch before that */
 #define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
-#define SWEEP_TICKS    50       /* a round of the clocks takes so many ticks (of 20 ms) */
 #define STOOD_NS       NS_PER_S /* without a tick: this process stood still */
 #define STOOD_MAX_MS   11000u   /* with the next beat, 10 s later, nobody who is there counts as silent */
+#define SWEEP_NS       NS_PER_S /* a round of the clocks */
 #define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
 static uint32_t seconds(uint64_t s)
@@ -28,7 +28,8 @@ struct node_limits node_limits_default(void)
                                 .queue_bytes = 1u << 20,
                                 .slow_ms = 5000,
                                 .requests_per_sync = 1000,
-                                .backlog_max = 10000};
+                                .backlog_max = 10000,
+                                .receipts_each = RECEIPTS_EACH_MAX};
 }
 
 int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx)
@@ -51,6 +52,7 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
     node_presence_init(n, c->seed);
+    node_receipts_init(n, c->seed);
     recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
@@ -99,6 +101,7 @@ void node_free(struct node *n)
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
     node_presence_release(n);
+    node_receipts_release(n);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -406,6 +409,8 @@ void node_read_done(struct node *n, struct read_job *job)
         /* asked by another node */
     } else if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
+    } else if (job->kind == READ_RECEIPTS) {
+        node_receipts_read_done(n, job);
     } else if (job->kind == READ_OFFER) {
         recover_read_done(&n->recover, job);
     } else if (job->kind == READ_LOG && !job->owner) {
@@ -449,7 +454,9 @@ static void sweep(struct node *n, uint64_t now_ns)
     uint32_t ack_ms =
         c->ack_timeout_ns ? (uint32_t)((c->ack_timeout_ns + NS_PER_MS - 1) / NS_PER_MS) : UINT32_MAX;
     uint32_t silence_ms = node_presence_silence_ms(n);
-    uint32_t some = top / SWEEP_TICKS + SWEEP_LEAST;
+    uint64_t since = now_ns - n->swept_ns < SWEEP_NS ? now_ns - n->swept_ns : SWEEP_NS;
+    uint32_t some = (uint32_t)(top * since / SWEEP_NS) + SWEEP_LEAST;
+    n->swept_ns = now_ns;
     for (uint32_t k = 0; k < some && k < top; k++) {
         number = n->swept = n->swept < top ? n->swept + 1 : 1;
         const struct session_clock *clock = session_clock(&n->clocks, number);
@@ -498,6 +505,7 @@ static void on_tick(struct node *n, uint64_t now)
     save_cursors(n, now);
     node_recover_tick(n);
     node_presence_tick(n);
+    node_receipts_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -581,6 +589,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_PRESENCE:
     case NODE_TYPING:
         node_presence_http(n, e);
+        break;
+    case NODE_RECEIPTS:
+        node_receipts_http(n, e);
         break;
     case NODE_BUS:
         node_bus_event(n, e);

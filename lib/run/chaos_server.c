@@ -10,12 +10,13 @@
 #include "run/chaos_impl.h"
 #include "util/clock.h"
 
-#define HEALTHY_NS (10 * NS_PER_S)
-#define STOP_NS    (12 * NS_PER_S) /* its own drain takes at most 10 s */
-#define USAGE_NS   (250 * NS_PER_MS)
-#define METRICS_NS (2 * NS_PER_S)
-#define HTTP_NS    (200 * NS_PER_MS)
-#define ARGS_MAX   64
+#define HEALTHY_NS  (10 * NS_PER_S)
+#define STOP_NS     (12 * NS_PER_S) /* its own drain takes at most 10 s */
+#define STOP_ONE_NS 5000u           /* and the cursors of all sessions are saved */
+#define USAGE_NS    (250 * NS_PER_MS)
+#define METRICS_NS  (2 * NS_PER_S)
+#define HTTP_NS     (200 * NS_PER_MS)
+#define ARGS_MAX    64
 
 int chaos_free_port(uint16_t *port, struct err_ctx *ctx)
 {
@@ -279,8 +280,9 @@ void chaos_server_stop(struct chaos *c)
     s->stopped = false;
     sample_metrics(c);
     sample_usage(c);
-    if (child_stop(s->pid, STOP_NS, &status, NULL) && !c->doubt[0])
+    uint64_t limit_ns = STOP_NS + s->sessions_max * STOP_ONE_NS;
+    if (child_stop(s->pid, limit_ns, &status, NULL) && !c->doubt[0])
         snprintf(c->doubt, sizeof c->doubt, "the server did not end within %.0f s of SIGTERM",
-                 (double)STOP_NS / 1e9);
+                 (double)limit_ns / 1e9);
     settle(s);
 }

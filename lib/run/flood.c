@@ -274,6 +274,28 @@ static void on_flush(struct ev_loop *loop, ev_prepare *w, int events)
         mux_client_flush(r->conns[i].mux);
 }
 
+/* Each once, at the first tick at or after its moment. */
+static void measure(struct flood_run *r, const struct flood_status *s)
+{
+    bool plateau = !strcmp(s->phase, "plateau");
+    struct flood_outside *o = &r->outside;
+    if (r->measured == 0 && s->all_came && !plateau) {
+        o->server_rss_sessions = server_rss(r->cfg);
+        r->measured = 1;
+    } else if (r->measured <= 1 && plateau) {
+        o->rss_connected = own_rss();
+        o->server_rss_connected = server_rss(r->cfg);
+        r->measured = 2;
+    } else if (r->measured == 2 && !plateau) {
+        o->rss_loaded = own_rss();
+        o->server_rss_loaded = server_rss(r->cfg);
+        r->measured = 3;
+    } else {
+        return;
+    }
+    flood_set_outside(r->flood, o);
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
 {
     struct flood_run *r = w->data;
@@ -284,21 +306,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
         ev_break(loop, EVBREAK_ALL);
         return;
     }
-    if (r->measured == 2)
-        return;
     flood_status(r->flood, &s);
-    bool plateau = !strcmp(s.phase, "plateau"),
-         past = !strcmp(s.phase, "mass reconnect") || !strcmp(s.phase, "drain");
-    if (r->measured ? !past : !plateau)
-        return;
-    if (r->measured++) {
-        r->outside.rss_loaded = own_rss();
-        r->outside.server_rss_loaded = server_rss(r->cfg);
-    } else {
-        r->outside.rss_connected = own_rss();
-        r->outside.server_rss_connected = server_rss(r->cfg);
-    }
-    flood_set_outside(r->flood, &r->outside);
+    measure(r, &s);
 }
 
 static void on_signal(struct ev_loop *loop, ev_signal *w, int events)

@@ -1,4 +1,5 @@
-/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /reconcile, /presence. */
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /receipts/{chat}, /reconcile,
+ * /presence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,6 +229,34 @@ static void history(struct server *s, const struct ws_http_request *r)
                                                                 : (uint32_t)limit});
 }
 
+/* GET /receipts/CHAT?seq=N&after=USER&limit=N */
+static void receipts(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t seq, after, limit;
+    char *end;
+    const char *digits = r->path + strlen("/receipts/");
+    uint64_t chat = strtoull(digits, &end, 10);
+    if (*digits < '0' || *digits > '9' || *end || !query_u64(r->query, "seq", 0, &seq) ||
+        !query_u64(r->query, "after", 0, &after) || !query_u64(r->query, "limit", 100, &limit) || !seq ||
+        seq > PROTO_SEQ_MAX) {
+        reply_error(r->conn, 400, "invalid", "GET /receipts/CHAT?seq=N&after=USER&limit=N");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_RECEIPTS,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .chat = chat,
+                                        .seq = seq,
+                                        .after = after,
+                                        .limit = limit < 1 ? 1 : (uint32_t)(limit > 1000 ? 1000 : limit)});
+}
+
 static void reconcile(struct server *s, const struct ws_http_request *r)
 {
     uint64_t after, limit;
@@ -334,6 +363,8 @@ void server_http(void *arg, const struct ws_http_request *r)
         presence(s, r);
     else if (!strncmp(r->path, "/history/", 9))
         history(s, r);
+    else if (!strncmp(r->path, "/receipts/", 10))
+        receipts(s, r);
     else
         reply_error(r->conn, 404, "not_found", "there is no such page");
 }

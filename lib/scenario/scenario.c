@@ -66,6 +66,7 @@ static int read_habits(struct place *at, void *out, const json_t *v)
         NUMBER(scenario_habits, "typing_every", FIELD_DURATION, typing_every),
         NUMBER(scenario_habits, "typing_for", FIELD_DURATION, typing_for),
         NUMBER(scenario_habits, "watch", FIELD_U32, watch),
+        NUMBER(scenario_habits, "read_after", FIELD_DURATION, read_after),
         NUMBER(scenario_habits, "storage_loss", FIELD_SHARE, storage_loss_ppm),
         FIELDS_END};
     return scenario_read_object(at, v, fields, NULL, &((struct scenario_population *)out)->habits);

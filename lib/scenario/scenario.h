@@ -40,6 +40,7 @@ struct scenario_habits {
     uint32_t resend_share_ppm;         /* so many do */
     uint64_t typing_every, typing_for; /* a person begins to type, and sends nothing after all */
     uint32_t watch;                    /* presence of so many of those it shares chats with is shown */
+    uint64_t read_after;               /* what is shown is read, and its readers are watched */
     uint32_t storage_loss_ppm;         /* of returns to the foreground: the phone lost what it had surfaced */
 };
 

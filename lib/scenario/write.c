@@ -51,6 +51,7 @@ static void write_habits(struct buf *out, const struct scenario_habits *h)
     also(out, "typing_every", h->typing_every);
     also(out, "typing_for", h->typing_for);
     buf_printf(out, ", \"watch\": %" PRIu32, h->watch);
+    also(out, "read_after", h->read_after);
     share(out, "resend_share", h->resend_share_ppm);
     share(out, "storage_loss", h->storage_loss_ppm);
     buf_str(out, " }");

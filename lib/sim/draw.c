@@ -10,7 +10,8 @@
 #define FAULTS_MAX      9u
 #define STREAM          (8ull << 40)
 #define NODES_STREAM    (11ull << 40)
-#define PRESENCE_STREAM (12ull << 40)
+#define READING_STREAM  (12ull << 40)
+#define PRESENCE_STREAM (13ull << 40)
 
 struct draw {
     struct rng rng;
@@ -300,7 +301,8 @@ static void draw_presence(struct scenario *s, uint64_t seed)
             h->background_every = ms(&d, 5000, 20000);
             h->background_for = ms(&d, 30000, 80000);
             h->kill_after = 0;
-            s->load[i].rate_per_1000s = between(&d, 2, 40); /* else they are missed by what they don't acknowledge */
+            s->load[i].rate_per_1000s =
+                between(&d, 2, 40); /* else they are missed by what they don't acknowledge */
             s->duration = s->duration < 60 * NS_PER_S ? 60 * NS_PER_S : s->duration;
         }
     }
@@ -314,6 +316,18 @@ static void draw_presence(struct scenario *s, uint64_t seed)
         snprintf(f->target, sizeof f->target, "server");
         snprintf(f->set, sizeof f->set, "%s", failures[between(&d, 0, 2)]);
     }
+}
+
+/* People who read and watch who has: from dice of their own, too. */
+static void draw_reading(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, READING_STREAM);
+    for (uint32_t i = 0; i < s->load_n; i++)
+        if (coin(&d, 50))
+            s->load[i].habits.read_after = ms(&d, 50, 8000);
+    if (coin(&d, 25))
+        number(&d, s->server_args, sizeof s->server_args, " --receipts-each ", 1, 6, "");
 }
 
 void sim_draw(struct scenario *s, uint64_t seed)
@@ -333,6 +347,7 @@ void sim_draw(struct scenario *s, uint64_t seed)
     draw_faults(&d);
     draw_nodes(s, seed);
     draw_presence(s, seed);
+    draw_reading(s, seed);
     s->expect[0] = strdup("audit_violations == 0");
     s->expect_n = s->expect[0] ? 1 : 0;
 }

@@ -342,6 +342,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .typing_every = p->habits.typing_every,
                                                .typing_for = p->habits.typing_for,
                                                .watch = p->habits.watch,
+                                               .read_after = p->habits.read_after,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);

@@ -22,6 +22,8 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
         int rc = !value;
         if (strcmp(w, "--backlog") == 0)
             s->limits.backlog_max = n;
+        else if (strcmp(w, "--receipts-each") == 0)
+            s->limits.receipts_each = (uint32_t)n;
         else if (strcmp(w, "--queue") == 0 && !(rc = rc ? rc : units_size(&n, value, ctx)))
             s->limits.queue_bytes = (uint32_t)n;
         else if (strcmp(w, "--disk") == 0)
@@ -48,6 +50,7 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
                 "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
+                "--receipts-each N, "
                 "--queue SIZE, --rate N, --burst N, --fanout MODE, --presence current|legacy, for the time "
                 "of an "
                 "fsync --disk TIME, and for up to 4 nodes --nodes N, --bus-drop PARTS-PER-MILLION, "

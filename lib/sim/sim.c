@@ -211,10 +211,10 @@ int sim_new(struct sim **out, const struct sim_config *c, struct err_ctx *ctx)
     buf_init(&s->text, 1u << 24);
     int rc = net_init(s, ctx);
     rc = rc ? rc : faults_check(s, ctx);
-    rc = rc ? rc : watch_new(s, ctx);
+    rc = rc ? rc : server_init(s, ctx);
+    rc = rc ? rc : watch_new(s, ctx); /* what the server promises is in its arguments */
     if (!rc && c->dir)
         rc = open_traces(s, ctx);
-    rc = rc ? rc : server_init(s, ctx);
     rc = rc ? rc : phones_new(s, ctx);
     if (rc) {
         sim_free(s);

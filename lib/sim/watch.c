@@ -8,11 +8,11 @@
 #include "audit/live.h"
 #include "shard/shard.h"
 
-#define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
-#define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
+#define NOTES       32768u            /* a power of two; of more, the oldest are forgotten */
+#define WATCH_NS    (100 * NS_PER_MS) /* between two looks at what is shown */
 #define CATCH_UP_NS (1500 * NS_PER_MS)
-#define STORY_MAX  40u
-#define STORY_CHAT 12u
+#define STORY_MAX   40u
+#define STORY_CHAT  12u
 
 struct sim_note {
     uint64_t at_ns, chat, user, arg;
@@ -46,6 +46,7 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
     p.copies = sim_keeps_copies(s);
     p.typing = !strstr(s->s->server_args, "--presence legacy");
     p.presence = features == DELIVERY_RELIABLE && p.typing;
+    p.receipts_each = features == DELIVERY_RELIABLE ? s->limits.receipts_each : 0;
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
@@ -155,6 +156,20 @@ static void presence_shown(struct sim *s, const struct client *c, const struct m
     live_presence(s->live, c->user, m->user, shown, s->now_ns);
 }
 
+static void watch_cursors(struct sim *s, const struct client *c, const struct msg *m)
+{
+    for (uint32_t i = 0; m->t == MSG_HELLO && i < m->resume_n; i++)
+        live_claims(s->live, c->user, m->resume[i].chat, m->resume[i].seq);
+    if (m->t == MSG_ACK)
+        live_acks(s->live, c->user, m->chat, m->seq);
+    if (m->t == MSG_READ) {
+        note(s, "has read", NULL, m->chat, c->user, m->seq);
+        live_reads(s->live, c->user, c->device, m->chat, m->seq);
+    }
+    if (m->t == MSG_RECEIPTS)
+        live_watches(s->live, c->user, c->device, m->chat, m->away);
+}
+
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e)
 {
     struct sim *s = arg;
@@ -176,6 +191,16 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
             note(s, "sends", &m->id, m->chat, c->user, e->attempt);
         if (m->t == MSG_TYPING)
             live_typed(s->live, c->user, m->chat, s->now_ns);
+        watch_cursors(s, c, m);
+        break;
+    case CLIENT_RECEIPT:
+        note(s, "is shown a receipt, read", NULL, e->chat, c->user, e->seq);
+        live_receipt(s->live, c->user, c->device, e->chat, e->user, e->delivered, e->seq);
+        break;
+    case CLIENT_COUNTS:
+        for (uint32_t i = 0; i < m->counts_n; i++)
+            live_counted(s->live, c->user, m->chat, m->counts[i].to, m->counts[i].delivered,
+                         m->counts[i].read);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);

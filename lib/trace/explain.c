@@ -263,7 +263,9 @@ static void tell_recipients(const struct telling *t)
             else
                 left[p.verdict]++;
         }
-    if (!s->recipients)
+    if (s->outside)
+        buf_str(t->out, "its sender is not in the sample: what members in the sample saw is not judged\n");
+    else if (!s->recipients)
         buf_str(t->out, "no recipient is on record\n");
     for (int v = 0; v < VERDICT_COUNT; v++)
         if (left[v])

@@ -12,8 +12,9 @@
  * nor given up is pending. SERVER_EPOCH with a chat says that this chat's head in a restored store is `user`.
  *
  * Recipients are the chat's members at that time (SERVER_MEMBER) without the sender, and whoever was pushed
- * to. The network of a pair is the sender's until the server received the message, the recipient's from then
- * on. */
+ * to. Of a sample (trace.h) only messages whose sender is in it have pairs: where the records are complete, a
+ * message without a record of its sender is outside. The network of a pair is the sender's until the server
+ * received the message, the recipient's from then on. */
 #ifndef TRACE_JOIN_H
 #define TRACE_JOIN_H
 
@@ -91,6 +92,7 @@ struct trace_summary {
     uint64_t total[VERDICT_COUNT];
     uint64_t cause[VERDICT_COUNT][REASON_COUNT];
     uint64_t pairs, messages, losses;
+    uint64_t outside;         /* messages of senders who are not in the sample */
     uint64_t resends;         /* a person pressed "send again" */
     uint64_t duplicates_seen; /* a person saw one intent, or one id, more than once on a device */
     uint64_t disconnects[NET_COUNT], connected_ns[NET_COUNT];

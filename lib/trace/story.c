@@ -166,6 +166,8 @@ static void prove(struct story *s)
         s->one_send = false;
     bool counted = s->give_up != TRACE_NONE && s->r->event[s->give_up].arg == distinct_attempts(s);
     s->sends_known = complete[TRACE_SIDE_LOAD] || counted || (s->one_send && s->sends == 1);
+    /* chats cross the edges of a sample's blocks of users; who said this left no record at all */
+    s->outside = !s->sender && s->r->sample > 1 && complete[TRACE_SIDE_LOAD] && complete[TRACE_SIDE_SERVER];
     s->fanouts_known = complete[TRACE_SIDE_SERVER] || s->one_send || (s->sends_known && s->sends == 1);
 }
 
@@ -249,11 +251,10 @@ int story_read(struct story *s, const struct trace_run *r, uint32_t message)
     forget(s);
     s->id = g->key[message];
     int rc = read_records(s, &g->rec[g->first[message]], g->first[message + 1] - g->first[message]);
-    if (rc == 0) {
-        prove(s);
-        rc = find_recipients(s);
-    }
-    return rc;
+    if (rc)
+        return rc;
+    prove(s);
+    return s->outside ? 0 : find_recipients(s);
 }
 
 void story_slice(const struct story *s, uint64_t user, uint32_t *from, uint32_t *to)

@@ -21,6 +21,7 @@ struct story {
     bool one_send, outbox, durable, one_push, many_push;
     bool sends_known;     /* the CLIENT_SENDs here are provably all there ever were */
     bool fanouts_known;   /* so are the fan-outs */
+    bool outside;         /* of a sample, and its sender is provably not in it: no pair is judged */
     bool members_certain; /* the recipients are provably these */
     uint32_t *send;       /* CLIENT_SEND records, in order */
     uint32_t sends;

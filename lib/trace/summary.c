@@ -192,6 +192,7 @@ int trace_summarize(struct trace_summary *s, const struct trace_run *r, struct e
         rc = story_read(&story, r, m);
         if (rc == 0)
             rc = note_sightings(&seen, &story, &s->duplicates_seen);
+        s->outside += rc == 0 && story.outside;
         if (rc == 0 && !each_pair(&story, sum_pair, &c))
             rc = ERR_NOMEM;
     }

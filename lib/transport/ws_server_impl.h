@@ -109,15 +109,16 @@ struct ws_conn {
     bool recount;     /* a pong may be on its way: ask the kernel before each frame */
     bool joined;      /* `rx` holds the beginning of a message */
     void *arg;
-    struct link all, dirty, deadline;
-    uint64_t deadline_ns;
-
+    /* Up to `written` is what each message touches: the cache lines that a turn fetches ahead. */
+    struct link dirty;
     struct send_node *head, **tail;
     uint32_t queue_msgs, blocked_bytes;
     uint64_t turn_ns; /* when something was written last */
     uint64_t queue_bytes;
+    uint64_t written; /* end of what we and lws handed to the socket */
 
-    uint64_t written;               /* end of what we and lws handed to the socket */
+    struct link all, deadline;
+    uint64_t deadline_ns;
     uint64_t read_end;              /* end of the last whole frame of data */
     uint64_t read_base;             /* what lws had taken from the socket before the current read */
     uint32_t read_seen, frame_left; /* bytes of data frames seen in this read; left of the frame at hand */

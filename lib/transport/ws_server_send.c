@@ -1,10 +1,12 @@
 /* The send queues, and one frame of what is pending. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "transport/ws_server_impl.h"
 #include "util/clock.h"
+#include "wire/ws.h"
 
 static struct send_node *node_take(struct ws_server *s)
 {
@@ -150,6 +152,28 @@ static unsigned char *pack(struct ws_conn *c, uint32_t *objects, size_t *payload
     return s->scratch + LWS_PRE;
 }
 
+/* A whole frame past lws, whose own way to the same send(2) costs 0.4 us, a twentieth of a delivery. What the
+ * socket does not take is lws's to keep and to write, as bytes without meaning (that is what LWS_WRITE_HTTP
+ * says of them), before anything else it may have to say. With bytes of that kind still there it has to be
+ * lws's way. There are LWS_PRE bytes before the payload. Negative: the connection is dead. */
+static int put_frame(struct ws_conn *c, unsigned char *payload, size_t len, bool text)
+{
+    if (lws_partial_buffered(c->wsi))
+        return lws_write(c->wsi, payload, len, text ? LWS_WRITE_TEXT : LWS_WRITE_BINARY);
+    struct ws_header h = {.fin = true, .opcode = text ? WS_TEXT : WS_BINARY, .len = len};
+    uint8_t head[WS_HEADER_MAX];
+    size_t n = ws_header_encode(head, &h), whole = n + len;
+    unsigned char *at = payload - n;
+    memcpy(at, head, n);
+    ssize_t r = send(c->fd, at, whole, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (r == (ssize_t)whole)
+        return 0;
+    if (r < 0 && errno != EAGAIN && errno != EINTR)
+        return -1;
+    size_t took = r > 0 ? (size_t)r : 0;
+    return lws_write(c->wsi, at + took, whole - took, LWS_WRITE_HTTP);
+}
+
 /* Hot path: no allocation but lws's own copy of what a congested socket does not take. */
 void ws_flush(struct ws_conn *c)
 {
@@ -165,7 +189,7 @@ void ws_flush(struct ws_conn *c)
         ws_abort(c);
         return;
     }
-    if (lws_write(c->wsi, payload, len, text ? LWS_WRITE_TEXT : LWS_WRITE_BINARY) < 0) {
+    if (put_frame(c, payload, len, text) < 0) {
         c->state = CONN_DEAD;
         shutdown(c->fd, SHUT_RDWR); /* lws reads the end and closes */
         return;

@@ -70,12 +70,34 @@ static uint64_t release_held(struct ws_server *s)
     return 0;
 }
 
+/* Each write leaves nothing of us in the caches, and a thousand connections are not small: those who come
+ * next are fetched while the kernel works, the one after next first, since its address is all that is known
+ * of it.
+ */
+static void fetch_ahead(const struct ws_server *s, const struct ws_conn *c)
+{
+    const struct link *next = c->dirty.next;
+    if (next == &s->dirty)
+        return;
+    const struct ws_conn *n = link_owner(next, const struct ws_conn, dirty);
+    __builtin_prefetch(n->head);
+    __builtin_prefetch(n->arg);
+    __builtin_prefetch(n->wsi);
+    if (next->next == &s->dirty)
+        return;
+    const char *after = (const char *)link_owner(next->next, const struct ws_conn, dirty);
+    __builtin_prefetch(after, 1);
+    __builtin_prefetch(after + offsetof(struct ws_conn, dirty), 1);
+    __builtin_prefetch(after + offsetof(struct ws_conn, written), 1);
+}
+
 /* Hot path: no allocation, no system call but the writes. */
 static void slice(struct ws_server *s)
 {
     uint64_t end = s->turns.now_ns + SLICE_NS;
     for (uint32_t n = 1; !link_empty(&s->dirty); n++) {
         struct ws_conn *c = link_owner(s->dirty.next, struct ws_conn, dirty);
+        fetch_ahead(s, c);
         link_remove(&c->dirty);
         c->turn_ns = s->turns.now_ns;
         ws_flush(c);

@@ -5,13 +5,15 @@
  *
  *     bench_fanout [--peers chatd,nats] [--rates 25,50,100,250] [--seconds 5] [--members 1000] [--body 200]
  *                  [--server PROGRAM] [--server-args "..."] [--ws DIR (of node_modules)] [--json FILE]
- * [--ack-ms 100]
+                  [--ack-ms N (a fixed wait instead of our clients' rule)] [--place apart|free (instead of
+ what suits)]
  */
 #include <getopt.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
+#include "core/client.h"
 #include "tests/bench/fanout_peers.h"
 #include "util/hist.h"
 
@@ -20,7 +22,11 @@
 #define DRAIN_NS  (10 * NS_PER_S)
 #define READ_MAX  (256 * 1024)
 
-static uint64_t ack_ns = 100 * NS_PER_MS;
+#define ACK_SLOTS 4096 /* milliseconds; more than the longest wait */
+
+static uint64_t ack_fixed_ns; /* 0: as lib/core/client does */
+static struct member *ack_slots[ACK_SLOTS];
+static uint64_t ack_ms; /* the slots up to here are done */
 
 struct options {
     const char *peers, *json;
@@ -31,7 +37,7 @@ struct options {
 struct step {
     int rate;
     uint64_t sent, expected, delivered, reads;
-    double cpu_s, generator_s, seconds;
+    double cpu_s, generator_s, others_s, seconds; /* others: any other process of the machine */
     long rss_kb;
     struct hist lag; /* us, intended to really sent */
 };
@@ -88,12 +94,25 @@ static void flush(struct member *m)
     want(m, m->out.len > 0);
 }
 
+/* The wait before an acknowledgement, by the rule of lib/core/client: doubled while messages keep coming. */
+static uint64_t ack_wait(const struct bench *b, const struct member *m)
+{
+    uint64_t wait = ack_fixed_ns ? ack_fixed_ns : CLIENT_ACK_NS << m->doublings;
+    return wait + wait * (uint64_t)m->number / (uint64_t)(b->members + 1);
+}
+
 static void ack_later(struct bench *b, struct member *m)
 {
-    if (!b->peer->ack || m->ack_at_ns)
+    if (!b->peer->ack || m->ack_due)
         return;
-    uint64_t phase = ack_ns * (uint64_t)m->number / (uint64_t)(b->members + 1);
-    m->ack_at_ns = (now_ns - phase) / ack_ns * ack_ns + ack_ns + phase;
+    if (now_ns - m->acked_ns > ack_wait(b, m))
+        m->doublings = 0;
+    else if (m->doublings < CLIENT_ACK_DOUBLINGS)
+        m->doublings++;
+    uint64_t slot = (now_ns + ack_wait(b, m)) / NS_PER_MS % ACK_SLOTS;
+    m->ack_due = true;
+    m->ack_next = ack_slots[slot];
+    ack_slots[slot] = m;
 }
 
 static void receive(struct bench *b, struct member *m)
@@ -135,14 +154,17 @@ static int dial(int port)
 
 /* ---- the server ---- */
 
-/* The generator keeps to one core, the servers may use all: else it is the scheduler's dice whether the two
- * share a core, and that decides more than any server does. */
-static void pin(bool one)
+/* The generator keeps to the last core, a server that works in one thread to the others, for all its threads:
+ * else it is the scheduler's dice whether the two share a core, and that decides more than any server does
+ * (half the CPU a delivery, three times the latency). A server of many threads may use all. */
+static void pin(bool generator, bool apart)
 {
     cpu_set_t cpus;
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
     CPU_ZERO(&cpus);
-    for (long i = one ? sysconf(_SC_NPROCESSORS_ONLN) - 1 : 0; i < sysconf(_SC_NPROCESSORS_ONLN); i++)
-        CPU_SET((size_t)i, &cpus);
+    for (long i = generator ? n - 1 : 0; i < n; i++)
+        if (generator || !apart || i < n - 1 || n == 1)
+            CPU_SET((size_t)i, &cpus);
     sched_setaffinity(0, sizeof cpus, &cpus);
 }
 
@@ -165,7 +187,7 @@ static bool start(struct bench *b)
     b->pid = fork();
     if (!b->pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pin(false);
+        pin(false, b->place ? !strcmp(b->place, "apart") : !b->peer->threads);
         int null = open("/dev/null", O_WRONLY);
         dup2(null, 1);
         if (!getenv("BENCH_TALK"))
@@ -220,6 +242,19 @@ static double cpu_own(void)
            1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
+/* Of all cores, by anybody; what a hypervisor took away counts too. */
+static double cpu_all(void)
+{
+    unsigned long user = 0, nice = 0, kernel = 0, irq = 0, softirq = 0, steal = 0;
+    FILE *f = fopen("/proc/stat", "r");
+    if (f &&
+        fscanf(f, "cpu %lu %lu %lu %*u %*u %lu %lu %lu", &user, &nice, &kernel, &irq, &softirq, &steal) != 6)
+        user = 0;
+    if (f)
+        fclose(f);
+    return (double)(user + nice + kernel + irq + softirq + steal) / (double)sysconf(_SC_CLK_TCK);
+}
+
 static long resident_kb(pid_t pid)
 {
     char path[64], line[256];
@@ -237,6 +272,8 @@ static void log_in(struct bench *b)
 {
     ep = epoll_create1(EPOLL_CLOEXEC);
     b->all = calloc((size_t)b->members + 1, sizeof *b->all);
+    memset(ack_slots, 0, sizeof ack_slots);
+    ack_ms = clock_mono_ns() / NS_PER_MS;
     for (int i = 0; i <= b->members; i++) {
         struct member *m = &b->all[i];
         struct epoll_event e = {.events = EPOLLIN, .data.ptr = m};
@@ -276,24 +313,21 @@ static void send_due(struct bench *b, struct pace *p)
     }
 }
 
-/* Members acknowledge in the order of their numbers, each at its own time of every 100 ms. */
-static void send_acks(struct bench *b, int *at)
+static void send_acks(struct bench *b)
 {
     uint64_t now = clock_mono_ns();
-    for (int looked = 0; looked < b->members; looked++) {
-        struct member *m = &b->all[1 + *at % b->members];
-        if (m->ack_at_ns > now)
-            return;
-        if (m->ack_at_ns) {
+    for (; ack_ms < now / NS_PER_MS; ack_ms++)
+        for (struct member **slot = &ack_slots[ack_ms % ACK_SLOTS]; *slot;) {
+            struct member *m = *slot;
+            *slot = m->ack_next;
+            m->ack_due = false;
+            m->acked_ns = now;
             b->peer->ack(b, m);
-            m->ack_at_ns = 0;
             flush(m);
         }
-        *at = (*at + 1) % b->members;
-    }
 }
 
-static void turn(struct bench *b, struct pace *p, int *ack_at, struct step *s)
+static void turn(struct bench *b, struct pace *p, struct step *s)
 {
     struct epoll_event got_events[64];
     uint64_t now = clock_mono_ns(),
@@ -313,14 +347,13 @@ static void turn(struct bench *b, struct pace *p, int *ack_at, struct step *s)
     }
     send_due(b, p);
     if (b->peer->ack)
-        send_acks(b, ack_at);
+        send_acks(b);
 }
 
 static void run_step(struct bench *b, struct step *s, int seconds, uint64_t *number)
 {
     struct pace p = {.gap_ns = NS_PER_S / (uint64_t)s->rate, .first = *number, .lag = &s->lag};
     struct step warm = {0};
-    int ack_at = 0;
     uint64_t warm_n = WARM_NS / p.gap_ns;
     p.total = warm_n + (uint64_t)s->rate * (uint64_t)seconds;
     p.began_ns = clock_mono_ns() + NS_PER_MS;
@@ -328,17 +361,17 @@ static void run_step(struct bench *b, struct step *s, int seconds, uint64_t *num
     hist_reset(&latency);
     delivered = 0;
     while (p.due < warm_n)
-        turn(b, &p, &ack_at, &warm);
+        turn(b, &p, &warm);
     hist_reset(&s->lag);
-    double cpu = cpu_of(b->pid), own = cpu_own();
+    double cpu = cpu_of(b->pid), own = cpu_own(), all = cpu_all();
     uint64_t began = clock_mono_ns();
     s->expected = (p.total - warm_n) * (uint64_t)b->members;
     while (p.due < p.total)
-        turn(b, &p, &ack_at, s);
+        turn(b, &p, s);
     uint64_t sent_ns = clock_mono_ns(), last = sent_ns, last_n = delivered;
     while (delivered < s->expected && clock_mono_ns() - last < DRAIN_NS / 4 &&
            clock_mono_ns() - sent_ns < DRAIN_NS) {
-        turn(b, &p, &ack_at, s);
+        turn(b, &p, s);
         if (delivered != last_n) {
             last_n = delivered;
             last = clock_mono_ns();
@@ -347,6 +380,8 @@ static void run_step(struct bench *b, struct step *s, int seconds, uint64_t *num
     s->seconds = (double)(clock_mono_ns() - began) * 1e-9;
     s->cpu_s = cpu_of(b->pid) - cpu;
     s->generator_s = cpu_own() - own;
+    s->others_s = cpu_all() - all - s->cpu_s - s->generator_s;
+    s->others_s = s->others_s > 0 ? s->others_s : 0;
     s->rss_kb = resident_kb(b->pid);
     s->sent = p.total - warm_n;
     s->delivered = delivered;
@@ -363,12 +398,13 @@ static double ms(unsigned permyriad)
 static void show(const struct bench *b, const struct step *s, FILE *json)
 {
     double each = s->delivered ? s->cpu_s * 1e6 / (double)s->delivered : 0;
-    printf("%-10s %5d %10llu %8.4f%% %8.1f %8.1f %8.1f %8.1f %8.2f %6.0f%% %6.0f%% %7.1f %8.1f %6ld\n",
-           b->peer->name, s->rate, (unsigned long long)s->delivered,
-           100.0 * (double)s->delivered / (double)s->expected, ms(5000), ms(9500), ms(9900),
-           (double)latency.max / 1000, each, 100 * s->cpu_s / s->seconds, 100 * s->generator_s / s->seconds,
-           (double)s->delivered / (double)(s->reads ? s->reads : 1),
-           (double)hist_quantile(&s->lag, 9900) / 1000, s->rss_kb / 1024);
+    printf(
+        "%-10s %5d %10llu %8.4f%% %8.1f %8.1f %8.1f %8.1f %8.2f %6.0f%% %6.0f%% %6.0f%% %7.1f %8.1f %6ld\n",
+        b->peer->name, s->rate, (unsigned long long)s->delivered,
+        100.0 * (double)s->delivered / (double)s->expected, ms(5000), ms(9500), ms(9900),
+        (double)latency.max / 1000, each, 100 * s->cpu_s / s->seconds, 100 * s->generator_s / s->seconds,
+        100 * s->others_s / s->seconds, (double)s->delivered / (double)(s->reads ? s->reads : 1),
+        (double)hist_quantile(&s->lag, 9900) / 1000, s->rss_kb / 1024);
     fflush(stdout);
     if (!json)
         return;
@@ -378,12 +414,13 @@ static void show(const struct bench *b, const struct step *s, FILE *json)
         "%llu,"
         "\"delivered\":%llu,\"disorder\":%llu,\"latency_ms\":{\"p50\":%.3f,\"p95\":%.3f,\"p99\":%.3f,\"max\":"
         "%.3f},"
-        "\"cpu_us_per_delivery\":%.3f,\"server_cpu\":%.3f,\"generator_cpu\":%.3f,\"messages_per_read\":%.2f,"
+        "\"cpu_us_per_delivery\":%.3f,\"server_cpu\":%.3f,\"generator_cpu\":%.3f,\"others_cpu\":%.3f,"
+        "\"messages_per_read\":%.2f,"
         "\"send_lag_ms_p99\":%.3f,\"rss_mib\":%ld}\n",
         b->peer->name, b->peer->what, b->peer->keeps ? "true" : "false", b->members, s->rate,
         (unsigned long long)s->sent, (unsigned long long)s->expected, (unsigned long long)s->delivered,
         (unsigned long long)disorder, ms(5000), ms(9500), ms(9900), (double)latency.max / 1000, each,
-        s->cpu_s / s->seconds, s->generator_s / s->seconds,
+        s->cpu_s / s->seconds, s->generator_s / s->seconds, s->others_s / s->seconds,
         (double)s->delivered / (double)(s->reads ? s->reads : 1), (double)hist_quantile(&s->lag, 9900) / 1000,
         s->rss_kb / 1024);
     fflush(json);
@@ -435,43 +472,53 @@ static void judge(const struct bench *b, const struct step *s)
            kept ? "ok" : "MISSED");
 }
 
-/* Higher rates are not tried on a peer that lost messages or was over 5 s late. */
-static void measure(struct bench *b, const struct options *o, FILE *json)
+/* One rate, with a server of its own. False: it lost messages or was over 5 s late. */
+static bool measure(struct bench *b, int rate, int seconds, FILE *json)
 {
     static struct step s;
     uint64_t number = 0;
     prepare(b);
     if (!start(b)) {
         printf("%-10s does not start\n", b->peer->name);
-        return;
+        return false;
     }
     log_in(b);
-    for (int i = 0; i < o->rates_n; i++) {
-        memset(&s, 0, sizeof s);
-        s.rate = o->rates[i];
-        disorder = 0;
-        run_step(b, &s, o->seconds, &number);
-        show(b, &s, json);
-        judge(b, &s);
-        if (s.delivered < s.expected || latency.max > 5000000)
-            break;
-    }
+    memset(&s, 0, sizeof s);
+    s.rate = rate;
+    disorder = 0;
+    run_step(b, &s, seconds, &number);
+    show(b, &s, json);
+    judge(b, &s);
     stop(b);
+    return s.delivered == s.expected && latency.max <= 5000000;
+}
+
+/* At each rate the peers take turns, so that what the machine does meanwhile befalls all. Who lost messages
+ * or was late is not tried at higher rates. */
+static void measure_all(struct bench *b, const struct options *o, FILE *json)
+{
+    bool out[sizeof peers / sizeof *peers] = {0};
+    for (int r = 0; r < o->rates_n; r++)
+        for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
+            b->peer = &peers[i];
+            if (out[i] || !chosen(o->peers, b->peer->name))
+                continue;
+            if (!installed(b->peer->needs) || (!strcmp(b->peer->name, "ws") && !ws_installed(b))) {
+                printf("%-10s skipped: not installed\n", b->peer->name);
+                out[i] = true;
+            } else if (!measure(b, o->rates[r], o->seconds, json)) {
+                out[i] = true;
+            }
+        }
 }
 
 static void parse(struct bench *b, struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"peers", 1, NULL, 'p'},
-                                            {"rates", 1, NULL, 'r'},
-                                            {"seconds", 1, NULL, 's'},
-                                            {"members", 1, NULL, 'm'},
-                                            {"body", 1, NULL, 'b'},
-                                            {"server", 1, NULL, 'S'},
-                                            {"server-args", 1, NULL, 'a'},
-                                            {"ws", 1, NULL, 'w'},
-                                            {"json", 1, NULL, 'j'},
-                                            {"ack-ms", 1, NULL, 'k'},
-                                            {0}};
+    static const struct option options[] = {
+        {"peers", 1, NULL, 'p'},       {"rates", 1, NULL, 'r'}, {"seconds", 1, NULL, 's'},
+        {"members", 1, NULL, 'm'},     {"body", 1, NULL, 'b'},  {"server", 1, NULL, 'S'},
+        {"server-args", 1, NULL, 'a'}, {"ws", 1, NULL, 'w'},    {"json", 1, NULL, 'j'},
+        {"ack-ms", 1, NULL, 'k'},      {"place", 1, NULL, 'P'}, {0}};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (c) {
         case 'p':
@@ -503,8 +550,11 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
         case 'j':
             o->json = optarg;
             break;
+        case 'P':
+            b->place = optarg;
+            break;
         case 'k':
-            ack_ns = (uint64_t)atoi(optarg) * NS_PER_MS;
+            ack_fixed_ns = (uint64_t)atoi(optarg) * NS_PER_MS;
             break;
         default:
             exit(64);
@@ -527,26 +577,19 @@ int main(int argc, char **argv)
     b.server = server;
     b.folder = folder;
     parse(&b, &o, argc, argv);
-    pin(true);
+    pin(true, false);
     if (b.members < 1 || b.members >= (int)PROTO_USERS_MAX || b.body < STAMP || b.body > BODY_MAX ||
-        o.seconds < 1)
-        die("1 to 1023 members, bodies of 26 to 4096 bytes");
+        o.seconds < 1 || ack_fixed_ns > NS_PER_S)
+        die("1 to 1023 members, bodies of 26 to 4096 bytes, --ack-ms up to 1000");
     rng_seed(&b.rng, clock_wall_us());
     b.scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
     FILE *json = o.json ? fopen(o.json, "w") : NULL;
     printf("%d members, %d B, %d s a step; latency in ms from the intended send time\n", b.members, b.body,
            o.seconds);
-    printf("%-10s %5s %10s %9s %8s %8s %8s %8s %8s %7s %7s %7s %8s %6s\n", "peer", "msg/s", "delivered", "",
-           "p50", "p95", "p99", "max", "us/each", "server", "gener.", "per read", "lag p99", "MiB");
-    for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
-        b.peer = &peers[i];
-        if (!chosen(o.peers, b.peer->name))
-            continue;
-        if (!installed(b.peer->needs) || (!strcmp(b.peer->name, "ws") && !ws_installed(&b)))
-            printf("%-10s skipped: not installed\n", b.peer->name);
-        else
-            measure(&b, &o, json);
-    }
+    printf("%-10s %5s %10s %9s %8s %8s %8s %8s %8s %7s %7s %7s %7s %8s %6s\n", "peer", "msg/s", "delivered",
+           "", "p50", "p95", "p99", "max", "us/each", "server", "gener.", "others", "per read", "lag p99",
+           "MiB");
+    measure_all(&b, &o, json);
     if (json)
         fclose(json);
     char rm[600];

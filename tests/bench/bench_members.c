@@ -1,6 +1,6 @@
 /* What a membership costs in memory: 100,000 people, 10,000 chats of 1,000 each, so 10 million memberships,
- * as a node holds them; and one chat of 100,000. At the chat 16 bytes by design, at the user the chat's
- * number. */
+ * as a node holds them; and one chat of 100,000. At the chat 15 bytes and the chat's own share by
+ * design, at the user the chat's number. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,8 +63,7 @@ int main(void)
     printf("%u users (%.1f B each), %u chats of %u: %.0f memberships in %.1f s\n", USERS,
            (double)(users - before) / USERS, CHATS, EACH, n, s);
     double chat_side = ((double)(all - users) - at_users) / n;
-    printf("BENCH member_bytes_at_chat %.2f B budget 16.2 %s\n", chat_side,
-           chat_side <= 16.2 ? "ok" : "MISSED");
+    printf("BENCH member_bytes_at_chat %.2f B budget 16 %s\n", chat_side, chat_side <= 16 ? "ok" : "MISSED");
     printf("BENCH member_bytes_at_user %.2f B budget 16 %s\n", at_users / n,
            at_users / n <= 16 ? "ok" : "MISSED");
 

@@ -35,6 +35,7 @@ struct peer;
 struct bench {
     const struct peer *peer;
     const char *folder, *server, *server_args, *ws_folder;
+    const char *place; /* "apart" from the generator or "free"; NULL: as suits the peer */
     int port, members, body;
     pid_t pid;
     struct keys keys;
@@ -45,16 +46,20 @@ struct bench {
 
 struct member {
     int fd, number;
-    bool waits_out;     /* EPOLLOUT is asked for */
-    uint32_t next;      /* number of the message that should come next */
-    uint64_t seq;       /* chat.v1: of the last message */
-    uint64_t ack_at_ns; /* 0: nothing to acknowledge */
+    bool waits_out;    /* EPOLLOUT is asked for */
+    uint32_t next;     /* number of the message that should come next */
+    uint64_t seq;      /* chat.v1: of the last message */
+    uint64_t acked_ns; /* when it acknowledged last */
+    uint8_t doublings; /* of the wait before it acknowledges */
+    bool ack_due;
+    struct member *ack_next; /* of those due in the same millisecond */
     struct buf rest, out;
 };
 
 struct peer {
     const char *name, *needs, *what;
-    bool keeps; /* stores each message before it fans it out */
+    bool keeps;   /* stores each message before it fans it out */
+    bool threads; /* several threads fan out */
     /* The child: exec the server. */
     void (*exec)(struct bench *b, const char *port);
     /* Log in and subscribe; the socket still blocks. */
@@ -63,7 +68,7 @@ struct peer {
     void (*publish)(struct bench *b, struct member *m, const char *body, size_t n);
     /* Take whole frames from p, n; returns the bytes used. Calls got(). */
     size_t (*take)(struct bench *b, struct member *m, char *p, size_t n);
-    /* Append an acknowledgement of all that came, each 100 ms; NULL: none, or at once. */
+    /* Append an acknowledgement of all that came, when our clients would; NULL: none, or at once. */
     void (*ack)(struct bench *b, struct member *m);
 };
 
@@ -459,17 +464,18 @@ static size_t take_redis(struct bench *b, struct member *m, char *p, size_t n)
 }
 
 static const struct peer peers[] = {
-    {"chatd", "", "chat.v1, fsync before fan-out, acks", true, exec_chatd, login_json, publish_json,
+    {"chatd", "", "chat.v1, fsync before fan-out, acks", true, false, exec_chatd, login_json, publish_json,
      take_json, ack_json},
-    {"chatd-bin", "", "chat.v1.bin, fsync before fan-out, acks", true, exec_chatd, login_bin, publish_bin,
-     take_bin, ack_bin},
-    {"mosquitto", "mosquitto", "MQTT QoS 1, in memory", false, exec_mosquitto, login_mqtt, publish_mqtt,
-     take_mqtt, NULL},
-    {"ws", "node", "npm ws broadcast, keeps nothing", false, exec_ws, login_ws, publish_ws, take_ws, NULL},
-    {"nats", "nats-server", "NATS core, keeps nothing", false, exec_nats, login_nats, publish_nats, take_nats,
+    {"chatd-bin", "", "chat.v1.bin, fsync before fan-out, acks", true, false, exec_chatd, login_bin,
+     publish_bin, take_bin, ack_bin},
+    {"mosquitto", "mosquitto", "MQTT QoS 1, in memory", false, false, exec_mosquitto, login_mqtt,
+     publish_mqtt, take_mqtt, NULL},
+    {"ws", "node", "npm ws broadcast, keeps nothing", false, false, exec_ws, login_ws, publish_ws, take_ws,
      NULL},
-    {"redis", "redis-server", "Redis pub/sub, keeps nothing", false, exec_redis, login_redis, publish_redis,
-     take_redis, NULL},
+    {"nats", "nats-server", "NATS core, keeps nothing", false, true, exec_nats, login_nats, publish_nats,
+     take_nats, NULL},
+    {"redis", "redis-server", "Redis pub/sub, keeps nothing", false, false, exec_redis, login_redis,
+     publish_redis, take_redis, NULL},
 };
 
 #endif

@@ -35,6 +35,7 @@ struct world {
     size_t reads_n;
     uint64_t opens, cuts, credits, ended;
     bool stuck; /* the transport takes nothing */
+    bool deaf;  /* it loses heartbeats */
 };
 
 static void step(struct world *w, struct node_event e)
@@ -102,7 +103,8 @@ static void world_data(void *arg, uint32_t phone, const char *p, size_t n)
 static void world_beat(void *arg, uint32_t phone)
 {
     struct world *w = arg;
-    step(w, (struct node_event){.kind = NODE_BEATS, .conns = &w->conn[phone], .len = 1});
+    if (!w->deaf)
+        step(w, (struct node_event){.kind = NODE_BEATS, .conns = &w->conn[phone], .len = 1});
 }
 static void world_credit(void *arg, uint32_t phone, uint32_t bytes)
 {
@@ -261,6 +263,7 @@ static void test_without_links_everything_arrives_once(void **state)
     holds(w, "fan_out>2");
     holds(w, "max<50");
     holds(w, "connects==400");
+    holds(w, "mass_served_p(99)==0");
     assert_true(w->credits > 10);
     assert_null(flood_doubt(w->flood));
     end(w);
@@ -299,6 +302,37 @@ static void test_silent_phones_are_found_and_nobody_else(void **state)
     holds(w, "silent_gone==25");
     holds(w, "silent_s_max<=30");
     holds(w, "wrong_closes==0");
+    holds(w, "lost==0");
+    end(w);
+}
+
+static void test_who_was_ended_for_a_silence_that_its_link_made_was_not_ended_wrongly(void **state)
+{
+    (void)state;
+    struct world *w = begin((struct flood_config){.for_ns = 60 * NS_PER_S}, "delay=30ms,blackout_at=10s+40s");
+    play(w);
+    holds(w, "idle_closes>100");
+    holds(w, "wrong_idle_closes==0");
+    end(w);
+    w = begin((struct flood_config){.for_ns = 40 * NS_PER_S}, "delay=30ms");
+    w->deaf = true;
+    play(w);
+    holds(w, "idle_closes>100");
+    holds(w, "wrong_idle_closes>100");
+    end(w);
+}
+
+static void test_what_is_said_during_the_mass_reconnect_is_measured_apart(void **state)
+{
+    (void)state;
+    struct world *w = begin(
+        (struct flood_config){
+            .rate_per_1000s = 20000, .mass_ppm = 500000, .dark_ns = 5 * NS_PER_S, .for_ns = 20 * NS_PER_S},
+        NULL);
+    play(w);
+    holds(w, "served_p(99)<200");
+    holds(w, "mass_served_p(99)>0");
+    holds(w, "mass_s_99>0");
     holds(w, "lost==0");
     end(w);
 }
@@ -358,6 +392,8 @@ int main(void)
         cmocka_unit_test(test_without_links_everything_arrives_once),
         cmocka_unit_test(test_lossy_links_churn_and_a_mass_reconnect_lose_and_double_nothing),
         cmocka_unit_test(test_silent_phones_are_found_and_nobody_else),
+        cmocka_unit_test(test_who_was_ended_for_a_silence_that_its_link_made_was_not_ended_wrongly),
+        cmocka_unit_test(test_what_is_said_during_the_mass_reconnect_is_measured_apart),
         cmocka_unit_test(test_a_transport_that_takes_nothing_is_lag_and_makes_a_doubt),
         cmocka_unit_test(test_one_seed_one_flood),
         cmocka_unit_test(test_expectations_that_are_none_are_refused),

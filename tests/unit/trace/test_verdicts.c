@@ -237,6 +237,40 @@ static void test_one_deleted_surface_makes_it_not_observed(void **state)
     expect(&o, VERDICT_NOT_OBSERVED);
 }
 
+static void test_of_a_sample_only_what_its_users_said_is_judged(void **state)
+{
+    (void)state;
+    struct world o = begin(false);
+    struct trace_run r;
+    struct trace_summary s;
+    struct err_ctx ctx = {0};
+    struct id other = id_new(o.t->now / MS, &o.t->rng); /* of somebody who is not in it */
+    push(o.t, &o.b, other, 17, 0, true);
+    shown(o.t, &o.b, other, 17, 1);
+    send_up(o.t, &o.a, o.id, 17, 1, 0);
+    server_has(o.t, &o.a, o.id, 17, 2, 1);
+    push(o.t, &o.b, o.id, 17, 0, true);
+    shown(o.t, &o.b, o.id, 17, 2);
+    end(&o);
+    for (uint32_t sample = 0; sample <= 500; sample += 500)
+        for (int whole = 0; whole < 2; whole++) {
+            /* the load's last record refused by the reader: its records have a hole */
+            struct trace_event *last = &o.t->part[LOAD].event[o.t->part[LOAD].n - 1], kept = *last;
+            last->hop = whole ? last->hop : HOP_NONE;
+            tale_load(o.t, 1000000, 0, &r);
+            r.sample = sample;
+            assert_int_equal(trace_summarize(&s, &r, &ctx), 0);
+            bool outside = sample && whole;
+            assert_int_equal(s.outside, outside);
+            assert_int_equal(s.total[VERDICT_NOT_OBSERVED], !outside);
+            assert_int_equal(s.total[VERDICT_DELIVERED], 1);
+            trace_summary_release(&s);
+            trace_run_release(&r);
+            *last = kept;
+        }
+    tale_free(o.t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_a_retry_that_arrived_is_delivered),
         cmocka_unit_test(test_received_by_an_app_that_never_showed_it_is_lost_in_client),
         cmocka_unit_test(test_one_deleted_surface_makes_it_not_observed),
+        cmocka_unit_test(test_of_a_sample_only_what_its_users_said_is_judged),
     };
     return cmocka_run_group_tests_name("verdicts", tests, NULL, NULL);
 }

@@ -360,6 +360,41 @@ static void test_slow_reader_does_not_delay_another(void **state)
     client_free(quick);
 }
 
+/* A frame's rest that the socket did not take goes before anything else, a pong too. */
+static void test_frames_stay_whole_when_the_socket_is_full_and_a_ping_comes(void **state)
+{
+    (void)state;
+    static char big[50001], got[50001];
+    struct client *c = client_ws();
+    int frames = 0, pongs = 0, first;
+    size_t len;
+    memset(big, 's', sizeof big - 1);
+    for (; send_text(&fx.peers[0], big, 0) == 0; frames++) {
+        turn();
+        if (frames == 100)
+            client_frame(c, 0x89, "ping", 4);
+    }
+    client_frame(c, 0x89, "pong", 4);
+    for (int i = 0; i < frames || !pongs;) {
+        first = client_expect(c, got, sizeof got, &len);
+        if (first == 0x8a) {
+            pongs++;
+            continue;
+        }
+        assert_int_equal(first, 0x81);
+        assert_int_equal(len, sizeof big - 1);
+        assert_int_equal(memcmp(got, big, len), 0);
+        i++;
+    }
+    fx.echo = true;
+    client_text(c, "hi"); /* and nothing is left over */
+    do
+        first = client_expect(c, got, sizeof got, &len);
+    while (first == 0x8a);
+    assert_int_equal(first, 0x81);
+    client_free(c);
+}
+
 static void test_written_tells_cookie_end_and_company(void **state)
 {
     (void)state;
@@ -645,6 +680,7 @@ int main(void)
         T(test_full_queue_says_limit_and_drained_follows),
         T(test_queue_counts_messages_too),
         T(test_slow_reader_does_not_delay_another),
+        T(test_frames_stay_whole_when_the_socket_is_full_and_a_ping_comes),
         T(test_written_tells_cookie_end_and_company),
         T(test_offsets_are_exact_whatever_control_frames_pass),
         T(test_two_messages_in_one_segment_have_their_own_ends),
