@@ -13,7 +13,8 @@ struct node_event;
 struct msg;
 
 /* How long before the third beat is due somebody silent counts as gone, so that a round of the clocks (1 s),
- * a flush and a network that was away for 3 s on either side fit into the 30 s; two beats were missed by then. */
+ * a flush and a network that was away for 3 s on either side fit into the 30 s; two beats were missed by
+ * then. */
 #define NODE_PRESENCE_EARLY_MS 7000u
 /* So much earlier still where others must hear of it through a shared copy. */
 #define NODE_PRESENCE_SHARED_MS 1000u

@@ -14,10 +14,11 @@ struct chat;
 struct session;
 struct user;
 
-#define NODE_SHARED_POLL_NS   NS_PER_S
-#define NODE_SHARED_TRUST_NS  (8 * NS_PER_S)
-#define NODE_SHARED_SETTLE_NS (4 * NS_PER_S) /* after SHARED_UP others may not have renewed their slots yet  \
-                                              */
+#define NODE_SHARED_POLL_NS  NS_PER_S
+#define NODE_SHARED_TRUST_NS (8 * NS_PER_S)
+#define NODE_SHARED_SETTLE_NS                                                                                \
+    (4 * NS_PER_S) /* after SHARED_UP others may not have renewed their slots yet                            \
+                    */
 #define NODE_SHARED_HTTP_NS   (500 * NS_PER_MS)
 #define NODE_SHARED_SWEEP_NS  (3600 * NS_PER_S)
 #define NODE_SHARED_HTTP_MAX  1024u  /* questions over HTTP that wait; more are answered with what is known */
@@ -39,7 +40,7 @@ struct node_shared {
     bool forgotten;     /* nothing of what others said is believed any more */
     uint64_t **foreign; /* a bit a user: what is known of them comes from the shared copy */
     uint32_t foreign_n;
-    uint32_t resync; /* the next user to be written again; 0: all are */
+    uint32_t resync;      /* the next user to be written again; 0: all are */
     uint32_t resync_chat; /* the next chat whose typists are to be asked for; 0: all were */
     struct shared_state *put;
     struct shared_typing *typing;

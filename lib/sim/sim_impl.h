@@ -58,10 +58,10 @@ struct sim_radio {
 /* One frame on its way: what the phone wrote, or references to what the server did. */
 struct sim_frame {
     struct sim_frame *next;
-    uint64_t end; /* in the byte stream of its direction */
+    uint64_t end;     /* in the byte stream of its direction */
     uint64_t sent_ns; /* of the server's */
-    uint32_t n;   /* bytes of `data`, or number of `object`s */
-    int code;     /* a close frame: its code; 0: none */
+    uint32_t n;       /* bytes of `data`, or number of `object`s */
+    int code;         /* a close frame: its code; 0: none */
     union {
         struct shared_frame *object[1];
         char data[1];
@@ -167,7 +167,7 @@ struct sim {
     uint64_t bus_ns; /* when SIM_BUS is planned; 0: not */
     uint64_t bus_drop, cut_every_ns, cut_for_ns;
     bool healed;
-    uint64_t stood_ns; /* when a server last went on after SIGSTOP */
+    uint64_t stood_ns;         /* when a server last went on after SIGSTOP */
     struct shared_mem *shared; /* NULL: presence is each node's own */
     uint64_t shared_ns;        /* when SIM_SHARED is planned; 0: not */
     uint32_t shared_faults;    /* that last */

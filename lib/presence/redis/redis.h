@@ -19,8 +19,9 @@
 
 #include "presence/shared.h"
 
-#define SHARED_REDIS_QUEUE_MAX (32u << 20) /* bytes not yet written to Redis; beyond it orders are refused   \
-                                            */
+#define SHARED_REDIS_QUEUE_MAX                                                                               \
+    (32u << 20) /* bytes not yet written to Redis; beyond it orders are refused                              \
+                 */
 
 struct ev_loop;
 
