@@ -278,8 +278,6 @@ static int mem_send(struct shared *s, const struct shared_order *o)
         return ERR_LIMIT;
     if (p->down || m->state == SHARED_MEM_KILLED)
         return ERR_UNAVAILABLE;
-    if (m->state == SHARED_MEM_CUT)
-        return 0;
     struct item *i = item_new(p, ITEM_ORDER, o->n * one);
     if (!i)
         return ERR_FULL;
@@ -386,7 +384,8 @@ void shared_mem_now(struct shared_mem *m, struct now now)
 static bool waits(const struct shared_mem *m, const struct item *i)
 {
     const struct port *p = &m->ports[i->port];
-    return i->kind == ITEM_ORDER ? m->state == SHARED_MEM_FROZEN : p->held && i->life == p->life;
+    return i->kind == ITEM_ORDER ? m->state == SHARED_MEM_FROZEN || m->state == SHARED_MEM_CUT
+                                 : p->held && i->life == p->life;
 }
 
 uint64_t shared_mem_next(const struct shared_mem *m)
@@ -395,6 +394,19 @@ uint64_t shared_mem_next(const struct shared_mem *m)
     while (i && waits(m, i))
         i = i->next;
     return i ? i->at_ns : UINT64_MAX;
+}
+
+/* What TCP still held when its connection was given up. */
+static void lose_orders(struct shared_mem *m, const struct port *p)
+{
+    for (struct item **at = &m->first, *i; (i = *at);) {
+        if (i->kind != ITEM_ORDER || i->port != p->index) {
+            at = &i->next;
+            continue;
+        }
+        *at = i->next;
+        free(i);
+    }
 }
 
 static void deliver(struct shared_mem *m, struct item *i)
@@ -415,6 +427,8 @@ static void deliver(struct shared_mem *m, struct item *i)
             bury(m, p->slot, 0); /* an earlier life vouched for them */
         p->fresh &= i->kind != ITEM_UP;
         p->down = i->kind == ITEM_DOWN;
+        if (p->down && m->state == SHARED_MEM_CUT)
+            lose_orders(m, p);
         p->sink.news(p->sink.arg, &n);
     }
 }

@@ -12,7 +12,8 @@ enum shared_mem_state {
     SHARED_MEM_WELL,
     SHARED_MEM_KILLED, /* it forgets everything, and connections break at once */
     SHARED_MEM_FROZEN, /* what it is sent is done when it goes on; that nothing answers is found out in 3 s */
-    SHARED_MEM_CUT,    /* what it is sent is lost; likewise */
+    SHARED_MEM_CUT,    /* likewise, but when it is found out what it was sent is lost; a cut shorter than that
+                          only    delays, as TCP does */
 };
 
 int shared_mem_new(struct shared_mem **out, uint64_t delay_ns, struct err_ctx *ctx);
