@@ -308,7 +308,7 @@ void session_error(struct node *n, struct session *s, enum proto_error code, con
 static uint32_t heard_ms(const struct node *n, uint32_t before_ms, uint64_t now_ns)
 {
     uint32_t now = clock_ms(now_ns);
-    if (now_ns >= n->stood_until_ns || MUTANT(HEARD_AFTER_STOP))
+    if (now_ns >= n->stood_until_ns)
         return now;
     uint32_t at = now - n->stood_ms < STOOD_MAX_MS ? n->stood_ms : now - STOOD_MAX_MS;
     return (int32_t)(at - before_ms) > 0 ? at : before_ms;

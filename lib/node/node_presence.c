@@ -424,8 +424,9 @@ static void tell_watcher(void *arg, uint32_t session, uint32_t user, enum presen
     struct node *n = arg;
     struct session *s = registry_session(&n->registry, session);
     const struct user *u = slab_at(&n->registry.users, user);
-    if (s->state == SESSION_READY && may_see(n, session_user(&n->registry, s), u))
-        tell_state(n, s, u->id, state, at_s);
+    bool may = may_see(n, session_user(&n->registry, s), u);
+    if (s->state == SESSION_READY) /* who shares no chat any more is not left with what was true once */
+        tell_state(n, s, u->id, may ? state : PRESENCE_UNKNOWN, may ? at_s : 0);
 }
 
 void node_presence_tick(struct node *n)

@@ -241,6 +241,7 @@ bool server_console(struct load_socket *c)
 
 void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n)
 {
+    watch_arrived(s, c->user); /* by another device of theirs, which the phone knows nothing of */
     if (c->number && !c->closing)
         server_step(c->server,
                     &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
