@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "node/node_impl.h"
-#include "util/mutant.h"
 
 #define BITS_PAGE 4096u /* users in a page of bits */
 #define ALSO_MAX  (1u << 20)
@@ -402,7 +401,7 @@ void node_shared_tick(struct node *n, bool flush)
     if (!s->sweep_ns)
         s->sweep_ns = now;
     end_waiting(n);
-    if (!node_shared_trusted(n) && !s->forgotten && !MUTANT(PRESENCE_TRUSTED_FOR_EVER)) {
+    if (!node_shared_trusted(n) && !s->forgotten) {
         s->forgotten = true;
         forget_foreign(n);
     }
