@@ -250,11 +250,15 @@ static void forget_foreign(struct node *n)
 {
     struct presence *p = &n->presence.states;
     uint32_t user;
-    for (size_t at = 0; presence_next_watched(p, &at, &user);)
-        if (is_foreign(n, user) && presence_get(p, user, NULL) != PRESENCE_UNKNOWN) {
-            n->counters.presence_doubted++;
-            presence_set(p, user, PRESENCE_UNKNOWN, 0);
-        }
+    for (size_t at = 0; presence_next_watched(p, &at, &user);) {
+        /* among others, who is not here may have come to another node meanwhile */
+        bool guess = is_foreign(n, user) ||
+                     (n->bus && node_presence_best(n, slab_at(&n->registry.users, user)) == PRESENCE_OFFLINE);
+        if (!guess || presence_get(p, user, NULL) == PRESENCE_UNKNOWN)
+            continue;
+        n->counters.presence_doubted++;
+        presence_set(p, user, PRESENCE_UNKNOWN, 0);
+    }
 }
 
 static void waiting_done(struct node *n, uint32_t i, const struct shared_news *answer)
