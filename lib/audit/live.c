@@ -50,6 +50,8 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->devices, 16, 8, MANY, 4);
     map_init(&l->typed, 16, 8, MANY, 7);
     map_init(&l->typing, 32, 8, MANY, 8);
+    map_init(&l->here, 8, 32, MANY, 8);
+    map_init(&l->seen, 16, 16, MANY, 8);
     map_init(&l->said, 16, 32, MANY, 9);
     map_init(&l->receipts, 32, 16, MANY, 10);
     map_init(&l->watches, 24, 8, MANY, 11);
@@ -83,6 +85,8 @@ void live_free(struct live *l)
     map_release(&l->shown);
     map_release(&l->typed);
     map_release(&l->typing);
+    map_release(&l->here);
+    map_release(&l->seen);
     map_release(&l->said);
     map_release(&l->receipts);
     map_release(&l->watches);

@@ -79,6 +79,8 @@ struct live {
     struct map shown;    /* (user, device and how often it forgot, id), if promises.recovers */
     struct map typed;    /* (chat, user) -> when it was said last */
     struct map typing;   /* (chat, typist, user, device): shown now */
+    struct map here;     /* user -> since when, and are they? */
+    struct map seen;     /* (user, about) -> since when, enum live_shown */
     struct map said;     /* (chat, user): what its devices said was got and read */
     struct map receipts; /* (chat, of whom, user, device): shown */
     struct map watches;  /* (chat, user, device) */
@@ -108,6 +110,8 @@ bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
 /* `b`: the batch that the row is of; NULL: it is read from the store. */
 void live_member_row(struct live *l, const struct member_row *m, const struct store_batch *b);
+/* live_presence.c: live_time's part */
+void live_presence_time(struct live *l, uint64_t now_ns);
 bool live_is_strict(const struct live *l, uint64_t user, uint32_t device);
 /* live_receipts.c: does everybody see who has read what? `fail`: else it is a violation. */
 bool live_receipts_converged(struct live *l, bool fail);

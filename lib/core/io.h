@@ -24,6 +24,7 @@ enum effect_kind {
     EFFECT_READ,       /* run `read` on the reader thread */
     EFFECT_HTTP_REPLY, /* answer request `request` with `status` and `frame` (JSON) */
     EFFECT_BUS,        /* send `data` to node `to` (bus/bus.h); copied during the call */
+    EFFECT_SHARED,     /* `order` for what nodes share of presence (presence/shared.h); likewise */
 };
 
 /* A new epoch to begin, in place of a batch (store_begin_epoch). */
@@ -103,6 +104,7 @@ void job_run_read(struct store *s, struct read_job *job);
 void job_run_commit(struct store *s, struct commit_job *job);
 void read_job_free(struct read_job *job);
 
+struct shared_order;
 struct effect {
     enum effect_kind kind;
     void *link; /* the world's handle of a connection, as it came with NODE_OPEN */
@@ -115,6 +117,7 @@ struct effect {
     const char *data;
     size_t len;
     uint16_t to;
+    const struct shared_order *order;
 };
 
 struct io {

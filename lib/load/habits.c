@@ -196,6 +196,7 @@ void habits_start(struct load_phone *p)
     after_about(p, &p->habit, h->background_every);
     after_about(p, &p->network, h->network_change_every);
     typing_habit_start(p);
+    watch_start(p);
     reading_start(p);
 }
 
@@ -205,6 +206,7 @@ void habits_stop(struct load_phone *p)
     after(p, &p->habit, 0);
     after(p, &p->network, 0);
     typing_habit_stop(p);
+    watch_stop(p);
     reading_stop(p);
     p->cut_next = false;
     press_clear(p);

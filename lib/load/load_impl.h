@@ -77,6 +77,10 @@ struct load_phone {
     uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;
+    struct watched *watched; /* watch.c */
+    uint32_t watched_n;
+    uint64_t there_ns;                                   /* since when it is there, or not */
+    bool there;                                          /* connected, with its person before it */
     bool background, offline, cut_next, was_ready, held; /* held: frozen by the script */
     uint8_t lost_reason;
 };
@@ -97,10 +101,12 @@ struct population {
     uint32_t first, n; /* phones */
     uint32_t *awake;   /* phones in the foreground */
     uint32_t awake_n;
-    uint64_t surfaced_ns;        /* last time anything did */
-    uint64_t nobody_awake;       /* arrivals without anybody to type */
-    struct hist typing_stale_us; /* of those shown: since the typist's last key, when it was over */
-    struct hist receipt_us;      /* from a person's reading to its being shown to another */
+    uint64_t surfaced_ns;          /* last time anything did */
+    uint64_t nobody_awake;         /* arrivals without anybody to type */
+    struct hist typing_stale_us;   /* of those shown: since the typist's last key, when it was over */
+    struct hist presence_stale_us; /* what was shown of somebody, and was not so */
+    uint64_t presence_shown;
+    struct hist receipt_us; /* from a person's reading to its being shown to another */
     uint64_t receipts_shown, receipts_counted, receipts_false; /* false: more than was read */
     uint64_t typing_shown, typing_back, typing_missed; /* back: typed on when somebody came back; missed: and
                                                           was not shown to them within a second */
@@ -237,6 +243,12 @@ void typing_habit_stop(struct load_phone *p);
 void typing_effect(struct load_phone *p, const struct client_effect *e);
 void typing_on_ready(struct load_phone *p);
 
+/* watch.c: what phones show of who is there, and whether it is so */
+void watch_start(struct load_phone *p);
+void watch_stop(struct load_phone *p);
+void watch_release(struct load_phone *p);
+void watch_truth(struct load_phone *p); /* after whatever may have changed it */
+void watch_effect(struct load_phone *p, const struct client_effect *e);
 /* reading.c: people who read, and are shown who has */
 void reading_init(struct load_phone *p);
 void reading_start(struct load_phone *p);

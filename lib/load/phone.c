@@ -27,6 +27,7 @@ void phone_step(struct load_phone *p, const struct client_event *e)
     bool was = p->client.state == CLIENT_READY;
     client_step(&p->client, e, &l->io);
     l->outboxes += p->client.outbox.count;
+    watch_truth(p);
     if (p->client.state == CLIENT_READY && !was)
         typing_on_ready(p);
     if (p->client.state == CLIENT_READY && !p->was_ready) {
@@ -467,8 +468,10 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
                       (unsigned long long)c->user, close_code_text(e->code), e->code);
         break;
     case CLIENT_GAP:
+        break;
     case CLIENT_PRESENCE:
     case CLIENT_PRESENCE_LOST:
+        watch_effect(p, e);
         break;
     case CLIENT_TYPING:
     case CLIENT_TYPING_OVER:

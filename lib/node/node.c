@@ -7,6 +7,8 @@
 #define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
 #define CURSORS_FEW    32u      /* not worth a batch before that */
 #define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
+#define STOOD_NS       NS_PER_S /* without a tick: this process stood still */
+#define STOOD_MAX_MS   11000u   /* with the next beat, 10 s later, nobody who is there counts as silent */
 #define SWEEP_NS       NS_PER_S /* a round of the clocks */
 #define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
@@ -205,7 +207,7 @@ struct session *node_session(const struct node *n, uint64_t conn)
 
 static uint64_t on_open(struct node *n, const struct node_event *e)
 {
-    struct session *s = slab_take(&n->registry.sessions);
+    struct session *s = n->config.presence_only ? NULL : slab_take(&n->registry.sessions);
     struct session_extra *x = s ? session_extra(&n->registry, s, true) : NULL;
     if (!x || session_clocks_make(&n->clocks, session_number(&n->registry, s))) {
         if (x)
@@ -301,6 +303,30 @@ void session_error(struct node *n, struct session *s, enum proto_error code, con
 
 /* ---- events ---- */
 
+/* What is read after this process stood still may have been said at the beginning of that time, by somebody
+ * who has gone since: it was heard then. */
+static uint32_t heard_ms(const struct node *n, uint32_t before_ms, uint64_t now_ns)
+{
+    uint32_t now = clock_ms(now_ns);
+    if (now_ns >= n->stood_until_ns)
+        return now;
+    uint32_t at = now - n->stood_ms < STOOD_MAX_MS ? n->stood_ms : now - STOOD_MAX_MS;
+    return (int32_t)(at - before_ms) > 0 ? at : before_ms;
+}
+
+static void hear(struct node *n, struct session_clock *clock, uint64_t now_ns)
+{
+    clock->heard_ms = heard_ms(n, clock->heard_ms, now_ns);
+}
+
+static void look_at_time(struct node *n, uint64_t now_ns)
+{
+    if (!n->ticked_ns || now_ns - n->ticked_ns < STOOD_NS || now_ns < n->stood_until_ns)
+        return;
+    n->stood_ms = clock_ms(n->ticked_ns);
+    n->stood_until_ns = now_ns + NS_PER_S;
+}
+
 static void on_frame(struct node *n, const struct node_event *e)
 {
     struct session *s = node_session(n, e->conn);
@@ -308,7 +334,7 @@ static void on_frame(struct node *n, const struct node_event *e)
         return;
     n->counters.frames++;
     if (s->state != SESSION_NEW)
-        session_clock(&n->clocks, (uint32_t)(e->conn >> 32))->heard_ms = clock_ms(e->now.mono_ns);
+        hear(n, session_clock(&n->clocks, (uint32_t)(e->conn >> 32)), e->now.mono_ns);
     if (node_presence_flags(&n->presence, (uint32_t)(e->conn >> 32)) & NODE_PRESENCE_SILENT)
         node_presence_heard_anew(n, s, false);
     struct proto_frame f;
@@ -336,6 +362,7 @@ static void on_beats(struct node *n, const struct node_event *e)
 {
     uint32_t now_ms = clock_ms(e->now.mono_ns);
     uint32_t top = slab_top(&n->registry.sessions);
+    bool stood = e->now.mono_ns < n->stood_until_ns;
     n->counters.beats += e->len;
     for (size_t i = 0; i < e->len; i++)
         if (e->conns[i] >> 32 <= top && e->conns[i] >> 32)
@@ -347,7 +374,7 @@ static void on_beats(struct node *n, const struct node_event *e)
         struct session_clock *clock = session_clock(&n->clocks, number);
         if (!clock->heard_ms || clock->unacked_ms == CLOCK_GREETING)
             continue;
-        clock->heard_ms = now_ms;
+        clock->heard_ms = stood ? heard_ms(n, clock->heard_ms, e->now.mono_ns) : now_ms;
         struct session *s = node_presence_flags(&n->presence, number) & ~NODE_PRESENCE_HERE
                                 ? node_session(n, e->conns[i])
                                 : NULL;
@@ -471,6 +498,7 @@ static void save_cursors(struct node *n, uint64_t now)
 
 static void on_tick(struct node *n, uint64_t now)
 {
+    n->ticked_ns = now;
     sweep(n, now);
     node_bus_tick(n);
     delivery_tick(&n->delivery);
@@ -520,6 +548,7 @@ uint64_t node_step(struct node *n, const struct node_event *e)
 {
     uint64_t conn = 0;
     n->io.now = e->now;
+    look_at_time(n, e->now.mono_ns);
     switch (e->kind) {
     case NODE_OPEN:
         conn = on_open(n, e);
@@ -567,6 +596,9 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_BUS:
         node_bus_event(n, e);
         break;
+    case NODE_SHARED:
+        node_shared_news(n, e->news);
+        break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
     }
@@ -607,6 +639,7 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+    out->presence_up = n->presence.shared.up;
     node_bus_stats(n, out);
 }
 

@@ -71,6 +71,8 @@ struct node_config {
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;
     uint64_t recover_for_ns; /* how long clients are waited for after a restore; 0: for ever */
+    bool presence_shared;    /* its world has a shared copy (EFFECT_SHARED) */
+    bool presence_only;      /* it has no chats: answers what the shared copy holds, and nobody connects */
     bool presence_legacy;    /* typing is kept as an event, replayed to who comes back, and never over */
     const struct keys *keys;
     uint64_t seed, epoch;
@@ -96,6 +98,7 @@ enum node_event_kind {
     NODE_TYPING,    /* request, token, user, chat: POST /presence/USER/typing */
     NODE_RECEIPTS,  /* request, token, chat, seq, after, limit: GET /receipts/CHAT */
     NODE_BUS,       /* data, len: a datagram of another node */
+    NODE_SHARED,    /* news: of what nodes share of presence */
     NODE_EVENT_KINDS
 };
 
@@ -120,6 +123,7 @@ struct node_event {
     struct shared_frame *frame;
     struct commit_job *commit;
     struct read_job *read;
+    const struct shared_news *news; /* presence/shared.h */
 };
 
 struct node;
@@ -146,6 +150,7 @@ struct node_stats {
     bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
+    bool presence_up;                                     /* the shared copy of presence answers */
     uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);

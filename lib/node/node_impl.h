@@ -23,7 +23,9 @@ struct node {
     uint64_t receipts_flushed_ns, receipts_swept_ns;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
-    uint32_t swept; /* clocks looked at in this round */
+    uint64_t ticked_ns, stood_until_ns; /* the last tick; until when what is read may have been said before */
+    uint32_t stood_ms;                  /* the tick before this process stood still */
+    uint32_t swept;                     /* clocks looked at in this round */
     uint64_t swept_ns;
     struct lineage_entry *lineage;
     size_t lineage_n;

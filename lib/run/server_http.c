@@ -122,6 +122,21 @@ static void metrics_bus(struct buf *b, const struct server *s, const struct node
     gauge(b, "bus_lost_here", "datagrams lost before they left this node", r.lost);
 }
 
+static void metrics_shared(struct buf *b, const struct server *s, const struct node_stats *st)
+{
+    struct shared_redis_stats r;
+    server_shared_stats(s, &r);
+    gauge(b, "presence_shared_up",
+          "1 while the shared copy of presence answers; else presence is best effort", st->presence_up);
+    gauge(b, "presence_shared_connects", "times it was connected", r.connects);
+    gauge(b, "presence_shared_stalls", "times it did not answer and was connected anew", r.stalls);
+    gauge(b, "presence_shared_orders", "orders given to it", r.orders);
+    gauge(b, "presence_shared_refused", "of these, not taken: it was away, or too slow", r.refused);
+    gauge(b, "presence_shared_failed", "answers that were errors", r.failed);
+    family(b, "presence_shared_answer_seconds", "gauge", "how long its last answer took");
+    buf_printf(b, "chatd_presence_shared_answer_seconds %.6f\n", (double)r.answer_us / 1e6);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
@@ -146,6 +161,8 @@ static void metrics(struct server *s, struct ws_conn *conn)
     metrics_reconcile(&b, &st);
     if (s->bus)
         metrics_bus(&b, s, &st);
+    if (s->shared)
+        metrics_shared(&b, s, &st);
     if (s->first->trace) {
         family(&b, "trace_events_total", "counter", "trace events written");
         buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->first->trace));

@@ -235,7 +235,9 @@ static void read_frames(struct load_socket *c, uint64_t received)
             return;
         }
         const char *text = frame_text(c->sim, f, &n);
+        uint64_t sent_ns = f->sent_ns;
         load_frame(c->phone, text, n);
+        watch_heard(c->sim, c->user, sent_ns);
         frame_free(f, true);
     }
 }
@@ -342,6 +344,7 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .typing_every = p->habits.typing_every,
                                                .typing_for = p->habits.typing_for,
+                                               .watch = p->habits.watch,
                                                .read_after = p->habits.read_after,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
@@ -409,6 +412,7 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                                       .phase = world_phase,
                                       .watch = watch_phone,
                                       .forgot = watch_forgot,
+                                      .here = watch_here,
                                       .more = world_more,
                                       .arg = s}};
     watch_devices(s);

@@ -123,6 +123,7 @@ int server_start(struct sim_server *v, struct err_ctx *ctx)
                              .hello_timeout_ns = 10 * NS_PER_S,
                              .beat_s = 10,
                              .presence_legacy = s->presence_legacy,
+                             .presence_shared = s->shared != NULL,
                              .keys = &s->keys,
                              .seed = random,
                              .epoch = store_epoch(v->store),
@@ -179,6 +180,7 @@ static void process_ends(struct sim_server *v, bool off)
     count(v, &v->commits, &v->messages, &v->sessions_max);
     bus_close(v->bus);
     v->bus = NULL;
+    nodes_unplug(v);
     /* what was being written when the process died is on the disk, or is not */
     if (v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
         job_run_commit(v->store, v->flying);
@@ -286,6 +288,7 @@ void server_continue(struct sim_server *v)
     if (!v->stopped)
         return;
     v->stopped = false;
+    s->stood_ns = s->now_ns;
     nodes_freeze(v, false);
     server_plan_tick(v, s->now_ns);
     if (v->told_to_stop)

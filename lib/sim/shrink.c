@@ -111,6 +111,9 @@ static bool plainer_people(struct shrink *k)
         p->habits.typing_every = p->habits.typing_for = 0;
         any |= keeps(k);
         p = &candidate(k)->load[i];
+        p->habits.watch = 0;
+        any |= keeps(k);
+        p = &candidate(k)->load[i];
         p->habits.read_after = 0;
         any |= keeps(k);
         p = &candidate(k)->load[i];

@@ -120,6 +120,9 @@ static int dispatch(struct sim *s, const struct sim_event *e, struct err_ctx *ct
     case SIM_BUS:
         nodes_due(s, e->at_ns);
         break;
+    case SIM_SHARED:
+        nodes_shared_due(s, e->at_ns);
+        break;
     case SIM_BUS_CUT:
         nodes_cut(e->p, e->a != 0);
         break;

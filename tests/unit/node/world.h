@@ -83,6 +83,8 @@ static void world_emit(void *arg, const struct effect *e)
         w->http_status = e->code;
         snprintf(w->http_body, sizeof w->http_body, "%.*s", (int)e->frame->len, e->frame->data);
         break;
+    case EFFECT_SHARED:
+        break;
     case EFFECT_BUS:
         if (w->bus)
             bus_send(w->bus, e->to, e->data, e->len);
