@@ -65,7 +65,8 @@ static void open_store(struct story *t)
 static struct story *begin(void)
 {
     struct story *t = calloc(1, sizeof *t);
-    const struct live_promises all = {true, true, true, false, false, true, 32};
+    const struct live_promises all = {
+        .log = true, .dedup = true, .resumes = true, .typing = true, .receipts_each = 32};
     const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
     t->live = live_new(&all);
     assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
@@ -420,7 +421,7 @@ static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
 
 static struct story *begin_recovering(void)
 {
-    const struct live_promises all = {true, true, true, true, false, false, 0};
+    const struct live_promises all = {.log = true, .dedup = true, .resumes = true, .recovers = true};
     struct story *t = begin();
     live_free(t->live);
     t->live = live_new(&all);
