@@ -65,6 +65,11 @@ static void habits(struct buf *out, const struct scenario_habits *h)
     if (h->typing_every)
         buf_printf(out, "      types every %s for %s and sends nothing\n", duration(h->typing_every),
                    duration(h->typing_for));
+    if (h->watch)
+        buf_printf(out, "      watches the presence of up to %u others\n", h->watch);
+    if (h->read_after)
+        buf_printf(out, "      reads what is shown after %s, and watches who has read\n",
+                   duration(h->read_after));
     if (h->storage_loss_ppm)
         buf_printf(out, "      %.4g%% of returns find the phone's storage lost\n", h->storage_loss_ppm / 1e4);
 }
@@ -94,7 +99,8 @@ static void fault(struct buf *out, const struct scenario_fault *f)
 
 static void rest(struct buf *out, const struct scenario *s)
 {
-    buf_printf(out, "\nserver: %s%s%s\n", s->server_delivery, *s->server_args ? ", " : "", s->server_args);
+    buf_printf(out, "\nserver: %s%s%s%s\n", s->server_delivery, *s->server_args ? ", " : "", s->server_args,
+               s->server_redis ? ", presence in redis" : "");
     buf_str(out, s->faults_n ? "\nfaults\n" : "\nno faults beyond links and habits\n");
     for (uint32_t i = 0; i < s->faults_n; i++)
         fault(out, &s->faults[i]);

@@ -47,6 +47,8 @@ static int one_population(struct load_population *out, const struct scenario *s,
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .typing_every = p->habits.typing_every,
                                                .typing_for = p->habits.typing_for,
+                                               .watch = p->habits.watch,
+                                               .read_after = p->habits.read_after,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     _Static_assert(sizeof p->name <= sizeof out->name, "a scenario's names fit");
     memcpy(out->name, p->name, sizeof p->name);

@@ -1,6 +1,7 @@
 /* serve: options to configuration, then lib/run does the work. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "cmd/chatd-server/commands.h"
@@ -21,6 +22,7 @@ static void fill_limits(struct server_config *c, const struct opt_set *o)
     c->limits.body_max = (uint32_t)opt_u64(o, "body-max");
     c->limits.queue_bytes = (uint32_t)opt_u64(o, "queue");
     c->limits.backlog_max = opt_u64(o, "backlog");
+    c->limits.receipts_each = (uint32_t)opt_u64(o, "receipts-each");
     c->limits.chats_max = (uint32_t)opt_u64(o, "chats-per-user");
     c->ack_timeout_ns = opt_u64(o, "ack-timeout");
     c->limits.slow_ms =
@@ -76,11 +78,18 @@ int command_serve(const struct opt_set *o, struct err_ctx *err)
     c.store_url = opt_string(set, "store")        ? opt_string(set, "store")
                   : c.features & DELIVERY_DURABLE ? url
                                                   : "mem:";
+    if (opt_string(set, "only"))
+        c.store_url = "mem:"; /* it keeps nothing */
     c.listen = opt_string(set, "listen");
     c.keys_dir = opt_string(set, "keys");
     c.trace_dir = opt_string(set, "trace");
     c.trace_sample = (uint32_t)opt_u64(set, "trace-sample");
     c.bus_url = opt_string(set, "bus");
+    const char *only = opt_string(set, "only"), *shared = opt_string(set, "presence-store");
+    c.presence_url = !shared ? c.bus_url : strcmp(shared, "memory") ? shared : NULL;
+    c.presence_only = only != NULL;
+    if (only && strcmp(only, "presence") != 0)
+        return err_set(err, ERR_USAGE, "--only '%s': only presence can run alone", only);
     c.self = small("node");
     c.nodes = small("nodes");
     c.threads = small("threads");
@@ -97,6 +106,7 @@ int command_serve(const struct opt_set *o, struct err_ctx *err)
     c.arg = &c;
     fill_limits(&c, set);
     int rc = server_bus_check(&c, err);
+    rc = rc ? rc : server_shared_check(&c, err);
     if (rc)
         return rc;
     if (opt_flag(set, "check-config"))

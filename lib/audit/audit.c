@@ -16,7 +16,8 @@ enum message_flag { SENT = 1, ACCEPTED = 2, STORED = 4, SURFACED = 8, GAVE_UP = 
 struct message {
     struct id id;
     uint64_t sender, chat, epoch, seq;
-    uint32_t shown; /* users other than the sender */
+    uint64_t stored_seq; /* once STORED */
+    uint32_t shown;      /* users other than the sender */
     uint32_t flags;
 };
 struct place_key {
@@ -27,6 +28,10 @@ struct member_key {
 };
 struct device_key {
     uint64_t user, device;
+};
+/* (message, an epoch other than the one it was first placed in): its seq there */
+struct moved_key {
+    uint64_t message, epoch;
 };
 /* (message, user): which of the user's devices showed it */
 struct pair_key {
@@ -49,6 +54,7 @@ struct audit {
     struct map devices; /* device_key -> bit number + 1; a phone that forgot gets a new bit */
     struct map ordinal; /* user -> bits given out */
     struct map pairs, order;
+    struct map moved; /* moved_key -> seq */
     bool store_given;
     const char *file; /* where we read: for findings; NULL when a finding has no single place */
     uint64_t line;
@@ -87,6 +93,7 @@ int audit_new(struct audit **out, struct err_ctx *ctx)
     map_init(&a->ordinal, 8, 8, AUDIT_MESSAGES_MAX, 6);
     map_init(&a->pairs, sizeof(struct pair_key), 8, AUDIT_PAIRS_MAX, 7);
     map_init(&a->order, sizeof(struct order_key), sizeof(struct order_val), AUDIT_PAIRS_MAX, 8);
+    map_init(&a->moved, sizeof(struct moved_key), 8, AUDIT_MESSAGES_MAX, 9);
     *out = a;
     return 0;
 }
@@ -95,8 +102,8 @@ void audit_free(struct audit *a)
 {
     if (!a)
         return;
-    struct map *maps[] = {&a->by_id,   &a->place,   &a->members, &a->chats,
-                          &a->devices, &a->ordinal, &a->pairs,   &a->order};
+    struct map *maps[] = {&a->by_id,   &a->place, &a->members, &a->chats, &a->devices,
+                          &a->ordinal, &a->pairs, &a->order,   &a->moved};
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         map_release(maps[i]);
     free(a->messages);
@@ -147,21 +154,46 @@ static int message_of(struct audit *a, const struct id *id, struct message **out
     return 0;
 }
 
+static void stands_twice(struct audit *a, const struct message *m, uint64_t seq, uint64_t other)
+{
+    char text[ID_TEXT + 1];
+    found(a, AUDIT_STORED_TWICE, "%s stands in chat %" PRIu64 " at seq %" PRIu64 " and %" PRIu64 "",
+          id_str(&m->id, text), m->chat, seq, other);
+}
+
+/* *good: it has no other seq in that epoch. Places in several epochs are judged at the end, when it is known
+ * which of them the store has. */
+static int note_place(struct audit *a, struct message *m, uint64_t chat, uint64_t epoch, uint64_t seq,
+                      bool *good, struct err_ctx *ctx)
+{
+    struct moved_key key = {(uint64_t)(m - a->messages), epoch};
+    bool fresh = false;
+    uint64_t *at = &m->seq;
+    if (!m->seq || m->chat != chat) {
+        m->epoch = epoch;
+        m->seq = seq;
+    } else if (m->epoch != epoch) {
+        if (!(at = map_put(&a->moved, &key, &fresh)))
+            return full(ctx, "messages");
+        *at = fresh ? seq : *at;
+    }
+    *good = *at == seq;
+    if (!*good)
+        stands_twice(a, m, *at, seq);
+    return 0;
+}
+
 /* The message has one place and the place one message. */
 static int take_place(struct audit *a, struct message *m, uint64_t chat, uint64_t epoch, uint64_t seq,
                       struct err_ctx *ctx)
 {
     char text[ID_TEXT + 1], other[ID_TEXT + 1];
     uint64_t index = (uint64_t)(m - a->messages) + 1;
-    if (m->seq && (m->epoch != epoch || m->seq != seq) && m->chat == chat) {
-        found(a, AUDIT_STORED_TWICE, "%s stands in chat %" PRIu64 " at seq %" PRIu64 " and %" PRIu64 "",
-              id_str(&m->id, text), chat, m->seq, seq);
-        return 0;
-    }
-    m->epoch = epoch;
-    m->seq = seq;
     struct place_key key = {chat, epoch, seq};
-    bool fresh;
+    bool fresh, good = false;
+    int rc = note_place(a, m, chat, epoch, seq, &good, ctx);
+    if (rc || !good)
+        return rc;
     uint64_t *at = map_put(&a->place, &key, &fresh);
     if (!at)
         return full(ctx, "messages");
@@ -388,7 +420,13 @@ int audit_add_entry(struct audit *a, const struct entry *e, struct err_ctx *ctx)
     if (rc)
         return rc;
     a->sum.stored++;
+    if (m->flags & STORED && m->stored_seq != e->seq) {
+        stands_twice(a, m, m->stored_seq, e->seq);
+        m->stored_seq = e->seq > m->stored_seq ? e->seq : m->stored_seq; /* said once */
+        return 0;
+    }
     m->flags |= STORED;
+    m->stored_seq = e->seq;
     if (!m->chat)
         m->chat = e->chat;
     return take_place(a, m, e->chat, e->epoch, e->seq, ctx);
@@ -399,6 +437,22 @@ bool audit_feed_entry(void *feed, const struct entry *e)
     struct audit_feed *f = feed;
     f->rc = audit_add_entry(f->audit, e, f->ctx);
     return f->rc == 0;
+}
+
+/* A store that was put back from a backup loses what it had promised, and begins an epoch with higher seqs: a
+ * message that its sender sends again before a copy of it comes has a new place. Then the store has it there,
+ * and there alone (audit_add_entry sees to that). */
+static void check_moved(struct audit *a)
+{
+    size_t at = 0;
+    const void *key;
+    void *val;
+    while (map_next(&a->moved, &at, &key, &val)) {
+        const struct message *m = &a->messages[((const struct moved_key *)key)->message];
+        uint64_t seq = *(const uint64_t *)val;
+        if (!(m->flags & STORED) || m->stored_seq < seq || m->stored_seq < m->seq)
+            stands_twice(a, m, m->seq, seq);
+    }
 }
 
 /* Users who are no members, and for each message how many others saw it. */
@@ -473,6 +527,7 @@ int audit_finish(struct audit *a, bool drained, struct audit_result *out, struct
     if (a->sum.rows == 0)
         return err_set(ctx, ERR_INVALID, "the journal is empty");
     count_pairs(a);
+    check_moved(a);
     for (uint32_t i = 0; i < a->messages_n; i++)
         check_message(a, &a->messages[i], drained);
     a->sum.messages = a->messages_n;

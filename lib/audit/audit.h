@@ -1,7 +1,7 @@
 /* The invariants of design.md section 7 that can be checked from outside: from the clients' journals, and
  * from the store's rows when they are given. Feed every journal and every row in any order, then finish.
  *
- * Memory: about 130 B a message and 40 B a (message, recipient) pair; limits AUDIT_MESSAGES_MAX and
+ * Memory: about 140 B a message and 40 B a (message, recipient) pair; limits AUDIT_MESSAGES_MAX and
  * AUDIT_PAIRS_MAX, past them ERR_LIMIT (nothing is skipped in silence). Memberships are taken to last for the
  * whole run. */
 #ifndef AUDIT_AUDIT_H

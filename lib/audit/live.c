@@ -50,6 +50,11 @@ struct live *live_new(const struct live_promises *p)
     map_init(&l->devices, 16, 8, MANY, 4);
     map_init(&l->typed, 16, 8, MANY, 7);
     map_init(&l->typing, 32, 8, MANY, 8);
+    map_init(&l->here, 8, 32, MANY, 8);
+    map_init(&l->seen, 16, 16, MANY, 8);
+    map_init(&l->said, 16, 32, MANY, 9);
+    map_init(&l->receipts, 32, 16, MANY, 10);
+    map_init(&l->watches, 24, 8, MANY, 11);
     map_init(&l->shown, 32, 8, MANY, 5);
     map_init(&l->places, sizeof(struct place), 8, MANY, 6);
     return l;
@@ -80,6 +85,11 @@ void live_free(struct live *l)
     map_release(&l->shown);
     map_release(&l->typed);
     map_release(&l->typing);
+    map_release(&l->here);
+    map_release(&l->seen);
+    map_release(&l->said);
+    map_release(&l->receipts);
+    map_release(&l->watches);
     map_release(&l->places);
     free(l->messages);
     free(l);
@@ -455,7 +465,7 @@ void live_cursor(struct live *l, const struct cursor *c)
 {
     uint64_t key[3] = {c->chat, c->user, c->device}, *v = map_put(&l->cursors, key, NULL);
     BUG_ON(!v);
-    if (v[0] == c->epoch && (c->delivered < v[1] || c->read < v[2]))
+    if ((v[0] == c->epoch && c->delivered < v[1]) || c->read < v[2]) /* nobody unreads, whatever the epoch */
         live_fail(l, LIVE_CURSOR, c->chat, NULL,
                   "chat %" PRIu64 ": the cursor of user %" PRIu64 " device %u went from %" PRIu64 "/%" PRIu64
                   " to %" PRIu64 "/%" PRIu64,

@@ -34,6 +34,9 @@ struct live_promises {
     bool recovers; /* what a restore took comes back from devices, to its place, and to who never had it */
     bool copies;   /* devices keep what they were shown, and know it by its id */
     bool typing;   /* is a state with an end */
+    bool presence; /* who is there is known within 30 s */
+    /* members of a chat up to which each is told who has got and read how much; 0: nobody is told */
+    uint32_t receipts_each;
 };
 
 struct live;
@@ -92,8 +95,33 @@ void live_typed(struct live *l, uint64_t user, uint64_t chat, uint64_t now_ns);
 /* A device shows, or no longer shows, that `typist` types. */
 void live_typing(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t typist, bool shown,
                  uint64_t now_ns);
+/* The user is connected, with their person before the device, or no longer; each has one device. */
+void live_here(struct live *l, uint64_t user, bool there, uint64_t now_ns);
+/* What a user's device shows of somebody from now on. */
+enum live_shown { LIVE_SHOWN_NOTHING, LIVE_SHOWN_THERE, LIVE_SHOWN_GONE };
+void live_presence(struct live *l, uint64_t user, uint64_t about, enum live_shown shown, uint64_t now_ns);
+/* The device has what the server sent at this time: what the server said before, it has. What it shows is
+ * judged up to then; what a link, or a server that stands still, keeps from it later nobody could tell it. */
+void live_heard(struct live *l, uint64_t user, uint64_t now_ns);
+/* Bytes of the user have reached the server: what was said before they had gone may come later than that, and
+ * it is from then on that the server can know. */
+void live_arrived(struct live *l, uint64_t user, uint64_t now_ns);
+/* It shows nothing of anybody. */
+void live_presence_lost(struct live *l, uint64_t user);
 /* Time has passed: is anything shown for too long? Costs a walk over what is shown. */
 void live_time(struct live *l, uint64_t now_ns);
+
+/* A device sends hello with a claim, an acknowledgement, or that its person has read. */
+void live_claims(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
+void live_acks(struct live *l, uint64_t user, uint64_t chat, uint64_t seq);
+void live_reads(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t seq);
+/* It asks for a chat's receipts (no more), and shows one; or the number of those who have got and read a
+ * message. */
+void live_watches(struct live *l, uint64_t user, uint32_t device, uint64_t chat, bool on);
+void live_receipt(struct live *l, uint64_t user, uint32_t device, uint64_t chat, uint64_t of,
+                  uint64_t delivered, uint64_t read);
+void live_counted(struct live *l, uint64_t user, uint64_t chat, uint64_t seq, uint32_t delivered,
+                  uint32_t read);
 
 /* Who is in a chat now, invited ones (role 2) too; at most `max`. Returns how many. */
 struct live_now {
@@ -107,6 +135,8 @@ bool live_knows(const struct live *l, uint64_t chat);
 
 /* Faults are over: has everybody everything, and every outbox its answer? */
 bool live_converged(struct live *l);
+/* Of this, does everybody who watches see who has got and read what? */
+bool live_receipts_settled(struct live *l);
 /* They had the time: what is still missing is a violation. */
 void live_finish(struct live *l);
 

@@ -17,7 +17,7 @@ void live_device(struct live *l, uint64_t user, uint32_t device, bool strict)
     *v = 1 + strict;
 }
 
-static bool is_strict(const struct live *l, uint64_t user, uint32_t device)
+bool live_is_strict(const struct live *l, uint64_t user, uint32_t device)
 {
     const uint64_t *v = device_of(l, user, device);
     return v && *v == 2 && l->promises.resumes;
@@ -166,7 +166,9 @@ void live_shown(struct live *l, uint64_t user, uint32_t device, uint64_t chat, u
     if (l->failed)
         return;
     check_source(l, c, user, seq, from, id);
-    if (!c || !is_strict(l, user, device))
+    if (c && seq > live_seat(c, user, device)->top)
+        live_seat(c, user, device)->top = seq;
+    if (!c || !live_is_strict(l, user, device))
         return;
     struct live_seat *s = live_seat(c, user, device);
     if (l->promises.copies)
@@ -191,7 +193,7 @@ void live_passed(struct live *l, uint64_t user, uint32_t device, uint64_t chat, 
                  uint64_t from, const struct id *id)
 {
     struct live_chat *c = live_chat(l, chat);
-    if (!c || l->failed || !l->promises.copies || !is_strict(l, user, device))
+    if (!c || l->failed || !l->promises.copies || !live_is_strict(l, user, device))
         return;
     struct live_seat *s = live_seat(c, user, device);
     struct showing key = showing_of(s, id);
@@ -249,6 +251,7 @@ void live_forgot(struct live *l, uint64_t user, uint32_t device)
 {
     size_t at = 0;
     void *v;
+    live_forgot_receipts(l, user);
     while (map_next(&l->chats, &at, NULL, &v)) {
         struct live_chat *c = *(struct live_chat **)v;
         if (!live_ever_member(c, user)) /* one who was removed forgets, too, and may come back */
@@ -315,7 +318,7 @@ static bool all_have_all(const struct live *l, const struct live_chat **chat, co
         const struct live_chat *c = *(struct live_chat **)v;
         for (uint32_t i = 0; i < c->seats_n; i++) {
             const struct live_seat *s = &c->seats[i];
-            if (!is_strict(l, s->user, s->device) || !live_was_member(c, s->user, UINT64_MAX - 1))
+            if (!live_is_strict(l, s->user, s->device) || !live_was_member(c, s->user, UINT64_MAX - 1))
                 continue;
             *entry = lacks(c, s);
             if (!*entry && l->promises.recovers)
@@ -335,7 +338,7 @@ bool live_converged(struct live *l)
     const struct live_seat *s;
     const struct live_entry *e;
     take_seats(l);
-    return !l->waiting && all_have_all(l, &c, &s, &e);
+    return !l->waiting && all_have_all(l, &c, &s, &e) && live_receipts_converged(l, false);
 }
 
 static const struct live_message *first_waiting(const struct live *l)
@@ -366,4 +369,6 @@ void live_finish(struct live *l)
                   "user %" PRIu64 " device %u never showed seq %" PRIu64 " of chat %" PRIu64
                   "; it stands at %" PRIu64,
                   s->user, s->device, e->seq, c->id, s->seq);
+    else
+        live_receipts_converged(l, true);
 }

@@ -36,6 +36,7 @@ struct live_range {
 /* A device in a chat. */
 struct live_seat {
     uint64_t user, epoch, seq;
+    uint64_t top; /* the highest seq it ever showed, since it forgot */
     uint32_t device;
     bool known, forgot, skipped; /* skipped: it was told of entries that it is not sent */
     uint32_t forgets;
@@ -71,14 +72,19 @@ struct live {
     bool may_lose, failed, blinded;
     uint64_t epoch; /* of the store as it was last opened */
     struct live_violation violation;
-    struct map chats;   /* id -> struct live_chat * */
-    struct map by_id;   /* id -> index + 1 */
-    struct map cursors; /* (chat, user, device) -> epoch, delivered, read */
-    struct map devices; /* (user, device) -> 1 + strict */
-    struct map shown;   /* (user, device and how often it forgot, id), if promises.recovers */
-    struct map typed;   /* (chat, user) -> when it was said last */
-    struct map typing;  /* (chat, typist, user, device): shown now */
-    struct map places;  /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
+    struct map chats;    /* id -> struct live_chat * */
+    struct map by_id;    /* id -> index + 1 */
+    struct map cursors;  /* (chat, user, device) -> epoch, delivered, read */
+    struct map devices;  /* (user, device) -> 1 + strict */
+    struct map shown;    /* (user, device and how often it forgot, id), if promises.recovers */
+    struct map typed;    /* (chat, user) -> when it was said last */
+    struct map typing;   /* (chat, typist, user, device): shown now */
+    struct map here;     /* user -> since when, and are they? */
+    struct map seen;     /* (user, about) -> since when, enum live_shown */
+    struct map said;     /* (chat, user): what its devices said was got and read */
+    struct map receipts; /* (chat, of whom, user, device): shown */
+    struct map watches;  /* (chat, user, device) */
+    struct map places;   /* (id, epoch, seq): where it ever stood, if promises.recovers: any may come back */
     struct live_message *messages;
     uint32_t messages_n, messages_cap;
     uint64_t waiting; /* kept, neither accepted nor given up */
@@ -104,6 +110,14 @@ bool live_ever_member(const struct live_chat *c, uint64_t user);
 struct live_seat *live_seat(struct live_chat *c, uint64_t user, uint32_t device); /* made if missing */
 /* `b`: the batch that the row is of; NULL: it is read from the store. */
 void live_member_row(struct live *l, const struct member_row *m, const struct store_batch *b);
+/* live_presence.c: live_time's part */
+void live_presence_time(struct live *l, uint64_t now_ns);
+bool live_is_strict(const struct live *l, uint64_t user, uint32_t device);
+/* live_receipts.c: does everybody see who has read what? `fail`: else it is a violation. */
+bool live_receipts_converged(struct live *l, bool fail);
+/* The log is about to lose entries: what was told of them was true. */
+void live_keep_receipts(struct live *l);
+void live_forgot_receipts(struct live *l, uint64_t user);
 /* Append an entry that the store holds, with all that can be said against it. */
 void live_append(struct live *l, const struct entry *e);
 void live_append_quietly(struct live *l, struct live_chat *c, const struct live_entry *e);

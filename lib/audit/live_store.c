@@ -7,6 +7,7 @@
 
 void live_restored(struct live *l)
 {
+    live_keep_receipts(l);
     l->may_lose = true;
 }
 

@@ -44,4 +44,5 @@ void live_time(struct live *l, uint64_t now_ns)
     const void *key;
     while (!l->failed && map_next(&l->typing, &at, &key, NULL))
         judge(l, key, now_ns);
+    live_presence_time(l, now_ns);
 }

@@ -129,6 +129,21 @@ static void merge(struct reconcile *r, const struct segment *a, const struct seg
     }
 }
 
+/* An id that was there before, or seems so, is suspect. */
+static void note_seen(struct reconcile *r, const struct segment *g)
+{
+    uint64_t hashes[BLOOM_AHEAD];
+    for (size_t i = 0; i < g->n + BLOOM_AHEAD; i++) {
+        uint64_t *hash = &hashes[i % BLOOM_AHEAD];
+        if (i >= BLOOM_AHEAD && bloom_put(&r->seen, *hash))
+            suspect(r, &g->rows[i - BLOOM_AHEAD]);
+        if (i < g->n) {
+            *hash = reconcile_id_hash(r, &g->rows[i].id);
+            bloom_prefetch(&r->seen, *hash);
+        }
+    }
+}
+
 static void compare_segment(struct reconcile *r)
 {
     const struct segment *truth = &r->segment[0];
@@ -136,9 +151,8 @@ static void compare_segment(struct reconcile *r)
     bool differs = false;
     uint64_t sum = 0;
     int mask = -1;
-    for (size_t i = 0; i < truth->n && !first->witness; i++)
-        if (bloom_put(&r->seen, reconcile_id_hash(r, &truth->rows[i].id)))
-            suspect(r, &truth->rows[i]);
+    if (!first->witness)
+        note_seen(r, truth);
     for (int i = 1; i < r->n; i++) {
         const struct reconcile_source *s = r->stream[i]->source;
         if (!first->witness && !s->witness) {

@@ -16,6 +16,9 @@ void bloom_release(struct bloom *b);
 /* True when it was there already (or seems so). */
 bool bloom_put(struct bloom *b, uint64_t hash);
 bool bloom_has(const struct bloom *b, uint64_t hash);
+/* Filters are larger than caches: who asks for many keys says BLOOM_AHEAD of them ahead. */
+#define BLOOM_AHEAD 16u
+void bloom_prefetch(const struct bloom *b, uint64_t hash);
 
 /* A source, in order, as often as it is wanted. */
 struct stream {

@@ -230,22 +230,40 @@ int reconcile_judge_group(struct reconcile *r, const struct reconcile_row *rows,
     return rc;
 }
 
+/* The suspects among the rows that a stream has at hand. */
+static int collect_some(struct reconcile *r, int i, struct err_ctx *ctx)
+{
+    struct stream *s = r->stream[i];
+    struct reconcile_row *rows = s->rows + s->at;
+    size_t n = s->n - s->at;
+    uint64_t hashes[BLOOM_AHEAD];
+    int rc = 0;
+    for (size_t k = 0; k < n + BLOOM_AHEAD && !rc; k++) {
+        uint64_t *hash = &hashes[k % BLOOM_AHEAD];
+        if (k >= BLOOM_AHEAD && bloom_has(&r->suspects, *hash)) {
+            struct reconcile_row *row = &rows[k - BLOOM_AHEAD];
+            row->source = (uint32_t)i;
+            rc = reconcile_sort_add(r->by_id, row, ctx);
+            r->out->collected++;
+        }
+        if (k < n) {
+            *hash = reconcile_id_hash(r, &rows[k].id);
+            bloom_prefetch(&r->suspects, *hash);
+        }
+    }
+    s->at = s->n;
+    r->read += n;
+    return rc;
+}
+
 static int collect(struct reconcile *r, struct err_ctx *ctx)
 {
     int rc = 0;
     for (int i = 0; i < r->n && !rc; i++) {
-        const struct reconcile_row *row;
         rc = stream_rewind(r->stream[i], ctx);
-        while (!rc && (row = stream_peek(r->stream[i], &rc, ctx))) {
-            r->stream[i]->at++;
-            r->read++;
-            if (bloom_has(&r->suspects, reconcile_id_hash(r, &row->id))) {
-                struct reconcile_row copy = *row;
-                copy.source = (uint32_t)i;
-                rc = reconcile_sort_add(r->by_id, &copy, ctx);
-                r->out->collected++;
-            }
-            if (!rc && r->read % (STREAM_ROWS * 16) == 0)
+        for (int told = 0; !rc && stream_peek(r->stream[i], &rc, ctx); told++) {
+            rc = collect_some(r, i, ctx);
+            if (!rc && told % 16 == 0)
                 rc = reconcile_tell(r, RECONCILE_COLLECTING, ctx);
         }
     }

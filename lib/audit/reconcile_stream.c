@@ -25,6 +25,11 @@ static uint64_t *line_of(const struct bloom *b, uint64_t hash)
     return b->bits + 8 * (uint64_t)(((unsigned __int128)hash * b->lines) >> 64);
 }
 
+void bloom_prefetch(const struct bloom *b, uint64_t hash)
+{
+    __builtin_prefetch(line_of(b, hash), 1);
+}
+
 /* Six 9-bit numbers out of the hash; the line came from its upper end, so they are mixed once more. */
 static uint64_t spread(uint64_t hash)
 {

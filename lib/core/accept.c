@@ -795,6 +795,8 @@ void accept_committed(struct accept *a, struct commit_job *job)
         return;
     }
     a->flying = NULL;
+    if (job->batch.cursors_n && a->ops->cursors && a->log)
+        a->ops->cursors(a->arg, job->batch.cursors, job->batch.cursors_n, job->rc);
     if (job->rc) {
         a->counters->store_failures++;
         roll_back(a, p, job->rc == ERR_FULL ? PROTO_STORAGE_FULL : PROTO_OVERLOADED);

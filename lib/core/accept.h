@@ -63,6 +63,8 @@ struct accept_ops {
     void (*done)(void *arg, uint64_t conn, const struct pending *p);
     void (*refused)(void *arg, uint64_t conn, const struct pending *p, enum proto_error code,
                     uint32_t retry_ms);
+    /* The store has taken these cursors, or (rc) has not. May be NULL. */
+    void (*cursors)(void *arg, const struct cursor *list, size_t n, int rc);
     /* Nothing flies: a job that is not of this path and flies instead of the next batch, or NULL. It comes
      * back through extra_done, before anything else is sealed; its memory is its maker's. May be NULL. */
     struct commit_job *(*extra)(void *arg);

@@ -36,6 +36,7 @@ void client_release(struct client *c, struct client_pool *pool)
 {
     chat_forget_all(c, pool);
     recover_forget(c);
+    client_receipts_forget(c, true);
     presence_forget(c);
     outbox_clear(&c->outbox);
 }
@@ -172,6 +173,7 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
         chat_sync_since(c, io);
     recover_go_on(c, io);
     presence_on_welcome(c, io);
+    client_receipts_on_welcome(c, io);
 }
 
 static void on_done(struct client *c, const struct msg *m, const struct client_io *io)
@@ -179,6 +181,8 @@ static void on_done(struct client *c, const struct msg *m, const struct client_i
     if (slice_is(m->re, "sync")) {
         if (!recover_on_sync_done(c, m, io))
             chat_on_sync_done(c, m, io);
+    } else if (slice_is(m->re, "receipts")) {
+        client_receipts_answered(c, m->chat);
     } else if (slice_is(m->re, "create") && m->tag_len) {
         client_emit(c, io, &(struct client_effect){.type = CLIENT_COPY, .m = m});
     }
@@ -189,6 +193,8 @@ static void on_error(struct client *c, const struct msg *m, const struct client_
     static const struct id none;
     if (!id_equal(&m->id, &none)) {
         send_on_error(c, m, io);
+    } else if (slice_is(m->re, "receipts")) {
+        client_receipts_refused(c, m->chat);
     } else if (slice_is(m->re, "sync") && slice_is(m->code, proto_error_code(PROTO_UNKNOWN_TYPE))) {
         chat_on_no_sync(c);
         send_not_found(c, 0, io);
@@ -214,6 +220,7 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
     case MSG_MSG:
         presence_on_msg(c, m, io);
         chat_on_msg(c, m, io);
+        client_receipts_again(c, m->chat, io);
         break;
     case MSG_GAP:
         chat_on_gap(c, m, io);
@@ -226,6 +233,9 @@ static void on_message(struct client *c, const struct msg *m, const struct clien
         break;
     case MSG_PRESENCE:
         client_emit(c, io, &(struct client_effect){.type = CLIENT_PRESENCE, .m = m});
+        break;
+    case MSG_RECEIPT:
+        client_receipts_on(c, m, io);
         break;
     case MSG_REPORT:
         recover_on_report(c, io);
@@ -297,6 +307,7 @@ static void on_storage_lost(struct client *c, const struct client_io *io)
     chat_forget_all(c, io->pool);
     recover_forget(c);
     presence_clear(c, io);
+    client_receipts_forget(c, false);
     c->rebuild = client_has(c, CLIENT_RESYNC);
     if (connected)
         c->reconnect_ns = io->now.mono_ns;
@@ -325,6 +336,8 @@ static void on_timer(struct client *c, const struct client_io *io)
     if (c->beat_ns && c->beat_ns <= now) {
         c->beat_ns += ((now - c->beat_ns) / c->beat_every_ns + 1) * c->beat_every_ns;
         client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
+        client_receipts_again(c, 0, io);
+        chat_repeat_reads(c, io);
         if (presence_watches(c)) /* it is answered: what is shown of others hangs on this connection */
             client_expect_answer(c, io);
     }
@@ -378,6 +391,13 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
         break;
     case CLIENT_WATCH:
         presence_watch_users(c, e->users, e->users_n, io);
+        break;
+    case CLIENT_READ:
+        presence_input(c, io);
+        chat_read(c, e->chat, e->seq, io);
+        break;
+    case CLIENT_RECEIPTS:
+        client_receipts_watch(c, e->chat, e->on, io);
         break;
     case CLIENT_SUBMIT:
         presence_said(c, io);

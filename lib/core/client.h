@@ -13,6 +13,8 @@
  * dead.
  *  - ACK: cumulative acknowledgements, 100 to 200 ms after what they acknowledge; while messages keep coming
  *    the wait doubles, up to 0.8 to 1.6 s: in a group of 1,000 they cost the server more than their worth.
+ * What the person has read goes with them. What was said of either on a connection that broke is said again
+ * on the next.
  *  - RESYNC: hello carries cursors; holes are asked for with sync; coming to the foreground asks for what was
  * missed.
  *  - ACK or RESYNC: a chat is surfaced by rising seq, each once. Without RESYNC a hole is passed over.
@@ -78,6 +80,8 @@ int client_features_parse(uint8_t *features, const char *text, struct err_ctx *c
 #define CLIENT_AWAY_NS         (300 * NS_PER_S) /* without input: beat {away} */
 #define CLIENT_TYPISTS_MAX     8u               /* shown at a time, all chats together; more are not shown */
 #define CLIENT_WATCH_MAX       256u             /* users whose presence is asked for */
+#define CLIENT_RECEIPT_CHATS   8u               /* chats whose receipts are asked for: those on the screen */
+#define CLIENT_RECEIPTS_MAX    256u             /* (chat, user) shown; of more, nothing is shown */
 
 /* What is done about messages that the server has lost and this device has. */
 enum client_on_gap {
@@ -112,6 +116,7 @@ void client_pool_release(struct client_pool *p);
 
 struct client_chat;
 struct client_presence;
+struct client_receipts;
 
 enum client_state {
     CLIENT_OFF,     /* not started */
@@ -139,7 +144,7 @@ struct client {
      * before what a timer does not read: with millions of clients each cache line of a heartbeat counts. */
     uint64_t timer_ns, reconnect_ns, answer_ns, beat_ns, ack_ns, retry_ns, sync_ns;
     uint64_t beat_every_ns;
-    struct client_presence *presence; /* NULL: nobody types, nobody is watched */
+    struct client_presence *presence; /* NULL: nobody types, nobody is watched, no receipts are shown */
     uint64_t ready_ns;
     int64_t clock_offset_us;        /* server's clock minus ours, at least; from welcome */
     uint64_t epoch;                 /* the server's current one */
@@ -169,6 +174,8 @@ enum client_event_type {
     CLIENT_UNACKED,      /* TCP has had our bytes for too long without an acknowledgement */
     CLIENT_TYPE,         /* a person types in `chat`: at each key, or once a second */
     CLIENT_WATCH,        /* whose presence shall be known: users; at most CLIENT_WATCH_MAX */
+    CLIENT_READ,         /* the person has read `chat` up to `seq`, which was surfaced */
+    CLIENT_RECEIPTS,     /* `chat` is shown with its receipts, or (`on` false) no longer */
     CLIENT_STOP,         /* no reconnects any more */
 };
 
@@ -177,7 +184,8 @@ struct client_event {
     const struct msg *m;
     struct id id;
     struct id as; /* SUBMIT, PRESS: the id a new message gets (a run is re-enacted); zero: a fresh one */
-    uint64_t chat, intent;
+    uint64_t chat, intent, seq;
+    bool on;
     const uint64_t *users;
     uint32_t users_n;
     struct slice kind, body;
@@ -216,6 +224,9 @@ enum client_effect_type {
     CLIENT_TYPING_OVER, /* and no longer */
     CLIENT_PRESENCE,    /* m: what is known of somebody watched */
     CLIENT_PRESENCE_LOST, /* nothing is known of anybody until the connection is back */
+    CLIENT_RECEIPT,       /* `chat` is shown as delivered to `user` up to `delivered`, read up to seq (dup: as
+                             before) */
+    CLIENT_COUNTS,        /* m: how many have got and read own messages in a large chat */
     CLIENT_DISCARDED,     /* ON_GAP_DISCARD: id, chat: no longer shown */
 };
 
@@ -223,7 +234,7 @@ struct client_effect {
     enum client_effect_type type;
     const struct msg *m;
     struct id id;
-    uint64_t chat, user, intent, epoch, seq, at_ns;
+    uint64_t chat, user, intent, epoch, seq, at_ns, delivered;
     struct slice kind, body;
     enum reason reason;
     int code;
@@ -256,6 +267,10 @@ void client_step(struct client *c, const struct client_event *e, const struct cl
 
 /* The cursor of a chat, for tests and audits; false: the client knows nothing of it. */
 bool client_cursor(const struct client *c, uint64_t chat, struct claim *out);
+
+/* What is shown of this user's receipts there; false: nothing. */
+bool client_receipt(const struct client *c, uint64_t chat, uint64_t user, uint64_t *delivered,
+                    uint64_t *read);
 
 /* Is this user shown as typing there? */
 bool client_shows_typing(const struct client *c, uint64_t chat, uint64_t user);

@@ -126,6 +126,33 @@ uint32_t chat_claims(const struct client *c, struct claim *out, uint32_t max)
     return n;
 }
 
+/* ---- what was read ---- */
+
+static uint64_t read_of(const struct client_chat *ch)
+{
+    uint64_t read = (ch->seq >> 32) - (uint64_t)(int64_t)ch->read_back;
+    read = read << 32 | ch->read_low;
+    return ch->read_known ? read : 0;
+}
+
+static void set_read(struct client_chat *ch, uint64_t read)
+{
+    int64_t back = (int64_t)(ch->seq >> 32) - (int64_t)(read >> 32);
+    /* so many restores later it may be said anew */
+    ch->read_known = read != 0 && back >= INT8_MIN && back <= INT8_MAX;
+    ch->read_low = (uint32_t)read;
+    ch->read_back = (int8_t)back;
+}
+
+/* The place moves; what was read stays. */
+static void set_seq(struct client_chat *ch, uint64_t seq)
+{
+    uint64_t read = read_of(ch);
+    ch->seq = seq;
+    if (read)
+        set_read(ch, read);
+}
+
 void chat_on_disconnect(struct client *c)
 {
     c->syncs = 0;
@@ -135,8 +162,12 @@ void chat_on_disconnect(struct client *c)
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
         ch->sync_flying = false;
         ch->sync_ns = 0;
-        ch->ack_due = false; /* hello carries the cursor */
-        ch->seq -= MUTANT(CURSOR_GOES_BACK) && ch->seq;
+        /* hello carries the cursor, and is only where the server goes on: who waits to be told that it
+         * arrived, or was read, waits for these words */
+        ch->ack_due |= ch->said;
+        ch->read_due |= ch->said && ch->read_known;
+        ch->said = false;
+        set_seq(ch, ch->seq - (MUTANT(CURSOR_GOES_BACK) && ch->seq));
     }
 }
 
@@ -145,11 +176,11 @@ static void advance(struct client_chat *ch, uint64_t to)
 {
     uint64_t by = to - ch->seq;
     ch->ahead = by < 64 ? ch->ahead >> by : 0;
-    ch->seq = to;
     while (ch->ahead & 1) {
         ch->ahead >>= 1;
-        ch->seq++;
+        to++;
     }
+    set_seq(ch, to);
     if (ch->seen < ch->seq)
         ch->seen = ch->seq;
     if (ch->seen == ch->seq)
@@ -172,7 +203,8 @@ static void enter_epoch(struct client_chat *ch, uint64_t epoch)
 static void restart_at(struct client_chat *ch, uint64_t epoch, uint64_t seq)
 {
     enter_epoch(ch, epoch);
-    ch->seq = ch->seen = seq;
+    set_seq(ch, seq);
+    ch->seen = seq;
     ch->ahead = 0;
 }
 
@@ -198,11 +230,9 @@ static uint64_t ack_wait(const struct client *c)
     return wait + (wait >> 8) * (mixed >> 56);
 }
 
-static void ack_later(struct client *c, struct client_chat *ch, const struct client_io *io)
+/* Acks and readings go out together. */
+static void say_later(struct client *c, const struct client_io *io)
 {
-    if (!client_has(c, CLIENT_ACK))
-        return;
-    ch->ack_due = true;
     if (c->ack_ns)
         return;
     uint16_t since = (uint16_t)((io->now.mono_ns >> ACKED_SHIFT) - c->acked_at);
@@ -211,6 +241,40 @@ static void ack_later(struct client *c, struct client_chat *ch, const struct cli
     else if (c->ack_doublings < CLIENT_ACK_DOUBLINGS)
         c->ack_doublings++;
     c->ack_ns = io->now.mono_ns + ack_wait(c);
+}
+
+static void ack_later(struct client *c, struct client_chat *ch, const struct client_io *io)
+{
+    if (!client_has(c, CLIENT_ACK))
+        return;
+    ch->ack_due = true;
+    say_later(c, io);
+}
+
+void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct client_io *io)
+{
+    struct client_chat *ch = client_has(c, CLIENT_ACK) ? find(c, chat) : NULL;
+    if (!ch || ch->base_unknown)
+        return;
+    if (seq > ch->seq)
+        seq = ch->seq;
+    if (seq <= read_of(ch))
+        return;
+    set_read(ch, seq);
+    ch->read_due = ch->read_known;
+    say_later(c, io);
+}
+
+/* An ack that is lost on its way the server misses; what was read nobody would. */
+void chat_repeat_reads(struct client *c, const struct client_io *io)
+{
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
+        if (!ch->read_said)
+            continue;
+        ch->read_said = false;
+        ch->read_due = ch->repeating = true;
+        say_later(c, io);
+    }
 }
 
 static void ask(struct client *c, struct client_chat *ch, const struct client_io *io)
@@ -259,6 +323,9 @@ void chat_on_welcome(struct client *c, const struct msg *m, const struct client_
 {
     if (!client_orderly(c))
         return;
+    for (struct client_chat *ch = c->chats; ch; ch = ch->next)
+        if (ch->ack_due || ch->read_due)
+            say_later(c, io);
     for (uint32_t i = 0; i < m->resume_n; i++) {
         const struct claim *claim = &m->resume[i];
         bool fresh = !find(c, claim->chat);
@@ -287,12 +354,16 @@ static void surface(struct client *c, struct client_chat *ch, const struct msg *
     bool again = (ch->prev_epoch || m->epoch != ch->epoch) && io->held && io->held(io->arg, c, &m->id);
     client_emit(c, io, &(struct client_effect){.type = again ? CLIENT_DUPLICATE : CLIENT_SURFACE, .m = m});
     if (m->seq > ch->seq) {
+        if (!again && m->seq <= read_of(ch))
+            set_read(ch, m->seq - 1); /* a server of another past: this was never read */
         enter_epoch(ch, m->epoch);
         advance(ch, m->seq);
         ack_later(c, ch, io);
     }
-    if (!m->from && slice_is(m->kind, "recovered"))
+    if (!m->from && slice_is(m->kind, "recovered")) {
+        ch->read_due = ch->read_known; /* said before, of what the server did not have then */
         recover_on_entry(c, m, io);
+    }
 }
 
 static bool holds(const struct client *c, const struct msg *m, const struct client_io *io)
@@ -312,6 +383,7 @@ static void duplicate(struct client *c, struct client_chat *ch, const struct msg
     received(c, m, REASON_NONE, io);
     client_emit(c, io, &(struct client_effect){.type = CLIENT_DUPLICATE, .m = m});
     ack_later(c, ch, io); /* the server has not seen the first one */
+    ch->read_due = ch->read_known && client_has(c, CLIENT_ACK);
 }
 
 /* A device without memory takes what the server sends as its beginning. While it rebuilds from `sync
@@ -322,7 +394,7 @@ static bool find_base(struct client *c, struct client_chat *ch, const struct msg
 {
     if (!c->rebuild) {
         ch->base_unknown = false;
-        ch->seq = m->seq ? m->seq - 1 : 0;
+        set_seq(ch, m->seq ? m->seq - 1 : 0);
         return true;
     }
     if (!ch->sync_from || m->seq < ch->sync_from)
@@ -390,7 +462,7 @@ static void own_pushed(struct client *c, const struct msg *m, const struct clien
     if (!ch || !ch->base_unknown || c->rebuild)
         return;
     ch->base_unknown = false;
-    ch->seq = m->seq ? m->seq - 1 : 0;
+    set_seq(ch, m->seq ? m->seq - 1 : 0);
 }
 
 void chat_on_msg(struct client *c, const struct msg *m, const struct client_io *io)
@@ -451,7 +523,7 @@ void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *
     if (ch->base_unknown) {
         if (!c->rebuild) {
             ch->base_unknown = false;
-            ch->seq = m->to;
+            set_seq(ch, m->to);
         }
     }
     if (ch->base_unknown || m->to <= ch->seq)
@@ -469,7 +541,7 @@ void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *
 static void base_found(struct client *c, struct client_chat *ch, const struct client_io *io)
 {
     ch->base_unknown = false;
-    ch->seq = ch->sync_from ? ch->sync_from - 1 : ch->seen;
+    set_seq(ch, ch->sync_from ? ch->sync_from - 1 : ch->seen);
     ch->ahead = 0;
     ch->sync_ns = 0;
     if (ch->seen > ch->seq)
@@ -562,11 +634,21 @@ void chat_send_acks(struct client *c, const struct client_io *io)
     if (c->state != CLIENT_READY)
         return;
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
-        if (!ch->ack_due)
+        if (ch->base_unknown || (!ch->ack_due && !ch->read_due))
             continue;
+        struct msg ack = {.t = MSG_ACK, .chat = ch->chat, .seq = ch->seq};
+        struct msg read = {.t = MSG_READ, .chat = ch->chat, .seq = read_of(ch)};
+        if (read.seq > ch->seq) /* what the server has not sent again it doesn't have */
+            read.seq = ch->seq;
+        if (ch->ack_due && !(ch->read_due && read.seq == ack.seq)) /* who has read it has it */
+            client_send(c, io, &ack, 0);
+        if (ch->read_due && read.seq)
+            client_send(c, io, &read, 0);
+        ch->read_said |= ch->read_due && read.seq && !ch->repeating;
+        ch->repeating = false;
+        ch->read_due &= read.seq < read_of(ch);
         ch->ack_due = false;
-        struct msg m = {.t = MSG_ACK, .chat = ch->chat, .seq = ch->seq};
-        client_send(c, io, &m, 0);
+        ch->said = true;
         c->acked_at = (uint16_t)(io->now.mono_ns >> ACKED_SHIFT);
     }
 }

@@ -1,4 +1,4 @@
-/* Inside the client: three files share this. client.c: connection and timers. client_chat.c: what arrives, in
+/* Inside the client: its files share this. client.c: connection and timers. client_chat.c: what arrives, in
  * order. client_send.c: what is said. */
 #ifndef CORE_CLIENT_IMPL_H
 #define CORE_CLIENT_IMPL_H
@@ -14,8 +14,15 @@ struct client_chat {
     uint64_t seen;                 /* highest seq heard of */
     uint64_t sync_from; /* seq when the sync in flight was asked for; while rebuilding: lowest seq heard */
     uint64_t sync_ns;   /* when to ask, 0: no need */
-    bool base_unknown;  /* a device without memory: the server's word decides where it begins */
-    bool sync_flying, ack_due;
+    /* What the person has read up to: the lower half of that seq, and by how much its upper half lies below
+     * that of `seq`. After a restore `seq` may lie below it for a while. */
+    uint32_t read_low;
+    int8_t read_back;
+    bool read_known : 1, read_due : 1;
+    bool read_said : 1, repeating : 1; /* at the next beat once more: a full socket may have dropped it */
+    bool said : 1;                     /* ack or read, on this connection: they may have been lost with it */
+    bool base_unknown : 1; /* a device without memory: the server's word decides where it begins */
+    bool sync_flying : 1, ack_due : 1;
 };
 _Static_assert(sizeof(struct client_chat) <= 88, "ten million of them");
 
@@ -95,7 +102,22 @@ void presence_type(struct client *c, uint64_t chat, const struct client_io *io);
 void presence_said(struct client *c, const struct client_io *io);
 void presence_watch_users(struct client *c, const uint64_t *users, uint32_t n, const struct client_io *io);
 bool presence_watches(const struct client *c);
+/* Where the receipts hang; NULL: nowhere yet, or no memory. */
+struct client_receipts **presence_receipts(struct client *c, bool make);
 bool presence_away(struct client *c, const struct client_io *io);
+
+void chat_repeat_reads(struct client *c, const struct client_io *io);
+void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct client_io *io);
+
+/* client_receipts.c */
+void client_receipts_watch(struct client *c, uint64_t chat, bool on, const struct client_io *io);
+void client_receipts_on(struct client *c, const struct msg *m, const struct client_io *io);
+void client_receipts_on_welcome(struct client *c, const struct client_io *io);
+/* A watch was refused: it is asked for again with the chat's next message, or the next beat (chat 0: all). */
+void client_receipts_refused(struct client *c, uint64_t chat);
+void client_receipts_answered(struct client *c, uint64_t chat);
+void client_receipts_again(struct client *c, uint64_t chat, const struct client_io *io);
+void client_receipts_forget(struct client *c, bool all); /* what was shown; with `all`, what is watched too */
 
 /* client_send.c */
 /* Give up what was said before then (server's time). */

@@ -15,10 +15,11 @@ struct client_presence {
     struct typist shown[CLIENT_TYPISTS_MAX];
     uint32_t shown_n, watch_n;
     uint64_t *watch;
-    uint64_t next_ns;               /* the first of `shown` that is over */
-    uint64_t typing_chat, again_ns; /* own: not said again before then */
-    uint64_t input_ns;              /* the person's last */
-    bool away;                      /* the server was told so */
+    uint64_t next_ns;                 /* the first of `shown` that is over */
+    uint64_t typing_chat, again_ns;   /* own: not said again before then */
+    uint64_t input_ns;                /* the person's last */
+    bool away;                        /* the server was told so */
+    struct client_receipts *receipts; /* here, since struct client has no room for it */
 };
 
 static struct client_presence *get(struct client *c)
@@ -26,6 +27,12 @@ static struct client_presence *get(struct client *c)
     if (!c->presence)
         c->presence = calloc(1, sizeof *c->presence);
     return c->presence; /* NULL: nothing is shown, which is never stale */
+}
+
+struct client_receipts **presence_receipts(struct client *c, bool make)
+{
+    struct client_presence *p = make ? get(c) : c->presence;
+    return p ? &p->receipts : NULL;
 }
 
 static void over(struct client *c, uint32_t i, const struct client_io *io)

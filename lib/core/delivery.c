@@ -534,7 +534,8 @@ static struct cursor cursor_of(const struct delivery *d, const struct sub *sub)
                            .user = session_user(d->registry, s)->id,
                            .device = s->device,
                            .epoch = c->epoch,
-                           .delivered = sub->acked,
+                           /* where a resume begins, a backlog's gap passed over, is not the device's word */
+                           .delivered = sub->confirmed ? sub->acked : sub->read,
                            .read = sub->read};
 }
 
@@ -557,6 +558,15 @@ void delivery_add_cursor(struct delivery *d, const struct cursor *c)
         d->cursors[d->cursors_n++] = *c;
 }
 
+void delivery_note_chat(struct delivery *d, const struct chat *c)
+{
+    for (uint32_t i = 0; i < c->subs_n; i++) {
+        struct sub *sub = registry_sub(d->registry, c->subs[i]);
+        if (sub->confirmed || sub->read)
+            note_cursor(d, sub);
+    }
+}
+
 static bool anything_unacked(const struct delivery *d, const struct session *s)
 {
     for (const struct sub *sub = registry_sub(d->registry, s->subs); sub;
@@ -566,22 +576,25 @@ static bool anything_unacked(const struct delivery *d, const struct session *s)
     return false;
 }
 
-void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
+bool delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read)
 {
     struct sub *sub = session_sub(d->registry, s, c);
     if (!sub)
-        return;
+        return false;
     if (seq > sub->pushed)
         seq = sub->pushed;
     if (read && seq > sub->read) {
         sub->read = seq;
         note_cursor(d, sub);
     }
-    if (seq <= sub->acked)
-        return;
+    if (seq < sub->acked || (seq == sub->acked && sub->confirmed))
+        return true;
+    sub->confirmed = true; /* what hello claimed is only where it goes on: now its word is kept */
+    note_cursor(d, sub);
+    if (seq == sub->acked)
+        return true;
     sub->acked = seq;
     d->counters->acks++;
-    note_cursor(d, sub);
     if (d->io->trace && !s->lane.quiet)
         trace_lane_emit(d->io->trace, &s->lane,
                         &(struct trace_event){.chat = c->id,
@@ -592,6 +605,7 @@ void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_
     *unacked_ms(d, sub->session) = anything_unacked(d, s) ? clock_ms(d->io->now.mono_ns) : 0;
     if (s->behind)
         delivery_pump(d, s);
+    return true;
 }
 
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job)

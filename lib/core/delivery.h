@@ -70,6 +70,8 @@ void delivery_release(struct delivery *d);
 
 /* Encode and queue one message on a session (any type). */
 void delivery_send(struct delivery *d, struct session *s, const struct msg *m);
+/* Queue a frame: of one's own making, in the session's codec. */
+void delivery_queue(struct delivery *d, struct session *s, struct shared_frame *f);
 void delivery_entry_msg(struct msg *m, const struct entry *e);
 
 /* Begin at `after` (everything up to it is known to the device). */
@@ -85,7 +87,7 @@ void delivery_tell(struct delivery *d, const struct chat *c, const struct msg *m
 void delivery_fan_out_quietly(struct delivery *d, struct chat *c, const struct entry *e, uint64_t origin);
 /* Positions whose reads failed with ERR_TIMEOUT, since another node did not answer, try again. */
 void delivery_revive(struct delivery *d, struct chat *c);
-/* A cursor that another node has kept for us. */
+/* A cursor that another node has kept for us, or that was taken and could not be kept. */
 void delivery_add_cursor(struct delivery *d, const struct cursor *c);
 /* Read on for sessions that are behind, if there is room in the queue. */
 void delivery_pump(struct delivery *d, struct session *s);
@@ -97,7 +99,10 @@ int delivery_passive(struct delivery *d, struct session *s, struct chat *c, bool
 void delivery_tick(struct delivery *d);
 /* The socket took `bytes` of what was queued. */
 void delivery_written(struct delivery *d, struct session *s, uint32_t bytes);
-void delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read);
+/* The cursors of this chat's positions are to be saved (again). */
+void delivery_note_chat(struct delivery *d, const struct chat *c);
+/* False: the session has no position there. */
+bool delivery_ack(struct delivery *d, struct session *s, struct chat *c, uint64_t seq, bool read);
 /* The session asked for entries; at most SYNC_JOBS_MAX wait. ERR_LIMIT beyond. */
 #define SYNC_JOBS_MAX 4096u
 int delivery_sync(struct delivery *d, struct session *s, const struct sync_job *job);

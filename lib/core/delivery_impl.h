@@ -6,7 +6,6 @@
 
 struct shared_frame *delivery_encode(struct delivery *d, enum proto_codec codec, const struct msg *m);
 struct shared_frame *delivery_encode_entry(struct delivery *d, enum proto_codec codec, const struct entry *e);
-void delivery_queue(struct delivery *d, struct session *s, struct shared_frame *f);
 /* Hand one entry to one position. */
 void delivery_push(struct delivery *d, struct sub *sub, uint64_t seq, struct shared_frame *f);
 /* May it be pushed to? If not it is marked behind (in legacy: the entry is lost to it), which is counted. */

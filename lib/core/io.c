@@ -85,6 +85,52 @@ static int read_cursors(struct store *s, struct read_job *job, struct err_ctx *e
     return 0;
 }
 
+/* ---- receipts ---- */
+
+static bool add_cursor(void *arg, const struct cursor *c)
+{
+    struct read_job *job = arg;
+    struct cursor *last = job->cursors_n ? &job->cursors[job->cursors_n - 1] : NULL;
+    if (last && last->user == c->user) {
+        last->delivered = c->delivered > last->delivered ? c->delivered : last->delivered;
+        last->read = c->read > last->read ? c->read : last->read;
+        return true;
+    }
+    if (job->cursors_n == job->cursors_cap) {
+        size_t cap = job->cursors_cap ? job->cursors_cap * 2 : 32;
+        struct cursor *p = realloc(job->cursors, cap * sizeof *p);
+        if (!p) {
+            job->rc = ERR_NOMEM;
+            return false;
+        }
+        job->cursors = p;
+        job->cursors_cap = cap;
+    }
+    job->cursors[job->cursors_n++] = *c;
+    return true;
+}
+
+static bool take_sender(void *arg, const struct entry *e)
+{
+    *(uint64_t *)arg = e->op == ENTRY_MESSAGE ? e->sender : 0;
+    return true;
+}
+
+static int read_receipts(struct store *s, struct read_job *job, struct err_ctx *err)
+{
+    size_t own = 0;
+    int rc = store_cursors(s, job->chat, add_cursor, job, err);
+    for (size_t i = 0; !rc && i < job->own_n; i++) {
+        uint64_t sender = 0, seq = job->own[i];
+        rc = seq ? store_read(s, job->chat, seq - 1, seq, 1, SIZE_MAX, take_sender, &sender, err) : 0;
+        job->sender = sender;
+        if (!rc && sender && sender == job->user)
+            job->own[own++] = seq;
+    }
+    job->own_n = own;
+    return rc ? rc : job->rc;
+}
+
 /* ---- what was lost ---- */
 
 struct missing {
@@ -188,6 +234,9 @@ void job_run_read(struct store *s, struct read_job *job)
     case READ_CURSORS:
         job->rc = read_cursors(s, job, &err);
         break;
+    case READ_RECEIPTS:
+        job->rc = read_receipts(s, job, &err);
+        break;
     case READ_LOG:
         job->rc = read_log(s, job, &err);
         break;
@@ -217,6 +266,7 @@ void read_job_free(struct read_job *job)
     if (!job)
         return;
     free(job->cursors);
+    free(job->own);
     free(job->entries.list);
     free(job->entries.text);
     free(job->missing);

@@ -24,6 +24,7 @@ enum effect_kind {
     EFFECT_READ,       /* run `read` on the reader thread */
     EFFECT_HTTP_REPLY, /* answer request `request` with `status` and `frame` (JSON) */
     EFFECT_BUS,        /* send `data` to node `to` (bus/bus.h); copied during the call */
+    EFFECT_SHARED,     /* `order` for what nodes share of presence (presence/shared.h); likewise */
 };
 
 /* A new epoch to begin, in place of a batch (store_begin_epoch). */
@@ -42,7 +43,7 @@ struct commit_job {
     struct err_ctx err;
 };
 
-enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG, READ_MISSING, READ_OFFER };
+enum read_kind { READ_DEDUP, READ_CURSORS, READ_LOG, READ_MISSING, READ_OFFER, READ_RECEIPTS };
 
 /* Where the store holds an entry that is offered. */
 enum held { HELD_NOT, HELD_THERE, HELD_TAKEN /* another stands there */, HELD_ELSEWHERE /* the id does */ };
@@ -76,7 +77,12 @@ struct read_job {
     uint64_t user;
     uint32_t device;
     struct cursor *cursors;
-    size_t cursors_n;
+    size_t cursors_n, cursors_cap;
+    /* READ_RECEIPTS: into `cursors` the maximum over each user's devices, by user; of the seqs in `own` those
+     * stay whose entry `user` has sent. `sender`: who has sent the last of them; 0: no message stands there
+     */
+    uint64_t *own;
+    size_t own_n;
     /* READ_LOG: seq > after (or ts >= since_us when that is set) and <= upto */
     uint64_t chat, after, upto, since_us;
     uint32_t limit;
@@ -98,6 +104,7 @@ void job_run_read(struct store *s, struct read_job *job);
 void job_run_commit(struct store *s, struct commit_job *job);
 void read_job_free(struct read_job *job);
 
+struct shared_order;
 struct effect {
     enum effect_kind kind;
     void *link; /* the world's handle of a connection, as it came with NODE_OPEN */
@@ -110,6 +117,7 @@ struct effect {
     const char *data;
     size_t len;
     uint16_t to;
+    const struct shared_order *order;
 };
 
 struct io {

@@ -39,6 +39,7 @@ struct chat {
     uint32_t *subs;         /* positions of the sessions online, by number */
     uint32_t members_n, members_cap, subs_n, subs_cap;
     bool barrier; /* a membership entry is in the open or flying batch: later entries wait for the next */
+    bool watched; /* somebody is told its receipts (receipts.h) */
 };
 _Static_assert(sizeof(struct chat) <= 88, "a chat");
 
@@ -59,10 +60,11 @@ _Static_assert(sizeof(struct user) == 32, "a user");
  * acknowledged. */
 struct sub {
     uint64_t pushed : 55;
-    uint64_t passive : 1; /* is told the head only: its device does not show the chat */
-    uint64_t live : 1;    /* pushed everything durable: new entries go straight out */
-    uint64_t behind : 1;  /* is in the session's queue of chats that need reading */
-    uint64_t unsaved : 1; /* its cursor stands in the list of those to be saved (delivery.h) */
+    uint64_t confirmed : 1; /* `acked` was said on this connection: it goes into the store */
+    uint64_t passive : 1;   /* is told the head only: its device does not show the chat */
+    uint64_t live : 1;      /* pushed everything durable: new entries go straight out */
+    uint64_t behind : 1;    /* is in the session's queue of chats that need reading */
+    uint64_t unsaved : 1;   /* its cursor stands in the list of those to be saved (delivery.h) */
     uint64_t acked, read;
     uint32_t session, chat;
     uint32_t next;        /* of the session's positions */

@@ -187,6 +187,7 @@ void build_release(struct load *l)
         if (p->shown)
             map_release(p->shown);
         free(p->shown);
+        watch_release(p);
         if (p->client.config)
             client_release(&p->client, &l->pool);
     }

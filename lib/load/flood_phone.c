@@ -347,6 +347,8 @@ void flood_emit(void *arg, struct client *c, const struct client_effect *e)
     case CLIENT_OFFERED:
     case CLIENT_SEND_AGAIN:
     case CLIENT_MARKED:
+    case CLIENT_RECEIPT:
+    case CLIENT_COUNTS:
     case CLIENT_DISCARDED:
     case CLIENT_TYPING: /* these phones watch nobody */
     case CLIENT_TYPING_OVER:

@@ -60,6 +60,7 @@ static void forget(struct load_phone *p)
         map_clear(p->shown);
     for (uint32_t i = 0; i < p->chats_n; i++)
         p->chats[i].top = 0;
+    reading_forgot(p);
     phone_simple(p, CLIENT_STORAGE_LOST);
 }
 
@@ -74,6 +75,7 @@ static void to_foreground(struct load_phone *p)
     if (h->storage_loss_ppm && rng_hit(&p->rng, RNG_SHARE(h->storage_loss_ppm)))
         forget(p);
     phone_simple(p, CLIENT_FOREGROUND);
+    reading_shown(p);
     if (p->load->phase == PHASE_LOAD)
         after_about(p, &p->habit, h->background_every);
 }
@@ -185,6 +187,7 @@ void habit_init(struct load_phone *p)
     p->network.fire = on_network;
     p->kill.fire = on_kill;
     typing_habit_init(p);
+    reading_init(p);
 }
 
 void habits_start(struct load_phone *p)
@@ -193,6 +196,8 @@ void habits_start(struct load_phone *p)
     after_about(p, &p->habit, h->background_every);
     after_about(p, &p->network, h->network_change_every);
     typing_habit_start(p);
+    watch_start(p);
+    reading_start(p);
 }
 
 /* Healing: nobody leaves any more, and those who are away come back now. */
@@ -201,6 +206,8 @@ void habits_stop(struct load_phone *p)
     after(p, &p->habit, 0);
     after(p, &p->network, 0);
     typing_habit_stop(p);
+    watch_stop(p);
+    reading_stop(p);
     p->cut_next = false;
     press_clear(p);
     online(p);

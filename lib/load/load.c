@@ -295,7 +295,7 @@ static bool drained(const struct load *l, uint32_t i, uint64_t now)
 static void sweep_drain(struct load *l, uint64_t now)
 {
     for (uint32_t i = 0; i < l->cfg.populations_n; i++)
-        if (!drained(l, i, now)) {
+        if (!drained(l, i, now) || (now - l->drain_ns < RECEIPTS_NS && reading_missing(l, i))) {
             l->settled_ns = 0;
             return;
         }

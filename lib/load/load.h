@@ -33,6 +33,8 @@ struct load_habits {
     uint64_t resend_after; /* fixed */
     uint32_t resend_share_ppm, storage_loss_ppm;
     uint64_t typing_every, typing_for; /* begins to type in one of its chats; and thinks better of it */
+    uint32_t watch;                    /* shows the presence of so many of its chats' members */
+    uint64_t read_after; /* reads what it is shown, and watches who has read in its chats (the first 8) */
 };
 
 struct load_population {
@@ -92,6 +94,8 @@ struct load_world {
      * phone lost what it had surfaced. */
     void (*watch)(void *arg, const struct client *c, const struct client_effect *e);
     void (*forgot)(void *arg, uint64_t user, uint32_t device);
+    /* Likewise: the user is connected, with their person before the phone, or no longer. */
+    void (*here)(void *arg, uint64_t user, bool there);
     /* May be NULL: the world knows of more that should still arrive, so the drain is not over yet. */
     bool (*more)(void *arg);
     void *arg;

@@ -22,6 +22,7 @@
 #define UNACKED_NS       (10 * NS_PER_S) /* as TCP_USER_TIMEOUT would */
 #define QUIET_NS         (3 * NS_PER_S)  /* a legacy population is drained when nothing came for so long */
 #define LINGER_NS        (300 * NS_PER_MS)
+#define RECEIPTS_NS      (15 * NS_PER_S) /* so long a drain waits for receipts */
 #define STALL_NS         NS_PER_S
 #define UNTICKED_MAX     64u  /* ticks a person waits for; of more, the oldest is forgotten and counted */
 #define ROUND_MAX        2000 /* timers fired in one tick, then sockets get their turn */
@@ -31,6 +32,7 @@
 struct load_chat {
     uint32_t first, members; /* places in load.members */
     bool asked, done;        /* done: it exists, as far as we know */
+    bool counted;            /* its receipts come as counts */
     uint64_t asked_ns;
 };
 
@@ -39,6 +41,8 @@ struct membership {
     uint32_t chat, place;
     uint64_t top, epoch; /* highest seq surfaced since the chat was made, and its epoch */
     struct copy_list copies;
+    /* read by the person, and when; said to the server, since the storage was lost and ever */
+    uint64_t read, read_ns, read_said, read_max;
 };
 
 /* Something a person said that has no tick yet: they may press "send again". */
@@ -65,6 +69,7 @@ struct load_phone {
     struct press *unticked;  /* legacy: written, not acknowledged by TCP */
     struct map *shown;       /* ids shown since the storage was lost; NULL: it never was */
     struct timer type, back; /* back: a second after it is ready */
+    struct timer reads;
     uint64_t typing_chat, typing_since_ns, typing_until_ns, key_ns,
         said_ns;                                       /* key: the last one; chat 0: it never typed */
     uint64_t acked;                                    /* last sample of what TCP has acknowledged */
@@ -72,6 +77,10 @@ struct load_phone {
     uint32_t chats_n, unticked_n, awake_place, forged; /* forged: in the offer that is unanswered */
     uint16_t population;
     uint8_t address;
+    struct watched *watched; /* watch.c */
+    uint32_t watched_n;
+    uint64_t there_ns;                                   /* since when it is there, or not */
+    bool there;                                          /* connected, with its person before it */
     bool background, offline, cut_next, was_ready, held; /* held: frozen by the script */
     uint8_t lost_reason;
 };
@@ -92,9 +101,13 @@ struct population {
     uint32_t first, n; /* phones */
     uint32_t *awake;   /* phones in the foreground */
     uint32_t awake_n;
-    uint64_t surfaced_ns;        /* last time anything did */
-    uint64_t nobody_awake;       /* arrivals without anybody to type */
-    struct hist typing_stale_us; /* of those shown: since the typist's last key, when it was over */
+    uint64_t surfaced_ns;          /* last time anything did */
+    uint64_t nobody_awake;         /* arrivals without anybody to type */
+    struct hist typing_stale_us;   /* of those shown: since the typist's last key, when it was over */
+    struct hist presence_stale_us; /* what was shown of somebody, and was not so */
+    uint64_t presence_shown;
+    struct hist receipt_us; /* from a person's reading to its being shown to another */
+    uint64_t receipts_shown, receipts_counted, receipts_false; /* false: more than was read */
     uint64_t typing_shown, typing_back, typing_missed; /* back: typed on when somebody came back; missed: and
                                                           was not shown to them within a second */
 };
@@ -229,6 +242,23 @@ void typing_habit_start(struct load_phone *p);
 void typing_habit_stop(struct load_phone *p);
 void typing_effect(struct load_phone *p, const struct client_effect *e);
 void typing_on_ready(struct load_phone *p);
+
+/* watch.c: what phones show of who is there, and whether it is so */
+void watch_start(struct load_phone *p);
+void watch_stop(struct load_phone *p);
+void watch_release(struct load_phone *p);
+void watch_truth(struct load_phone *p); /* after whatever may have changed it */
+void watch_effect(struct load_phone *p, const struct client_effect *e);
+/* reading.c: people who read, and are shown who has */
+void reading_init(struct load_phone *p);
+void reading_start(struct load_phone *p);
+void reading_stop(struct load_phone *p);
+void reading_shown(struct load_phone *p); /* there is something to read */
+void reading_forgot(struct load_phone *p);
+void reading_said(struct load_phone *p, uint64_t chat, uint64_t seq);
+void reading_effect(struct load_phone *p, const struct client_effect *e);
+/* Receipts that this population's phones don't show, of what others said they read. */
+uint64_t reading_missing(struct load *l, uint32_t population);
 
 /* load.c */
 void load_fail(struct load *l, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

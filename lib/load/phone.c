@@ -27,6 +27,7 @@ void phone_step(struct load_phone *p, const struct client_event *e)
     bool was = p->client.state == CLIENT_READY;
     client_step(&p->client, e, &l->io);
     l->outboxes += p->client.outbox.count;
+    watch_truth(p);
     if (p->client.state == CLIENT_READY && !was)
         typing_on_ready(p);
     if (p->client.state == CLIENT_READY && !p->was_ready) {
@@ -245,6 +246,8 @@ static void do_send(struct load_phone *p, const struct client_effect *e)
     int rc = l->cfg.world.send(p->sock, l->out.data, l->out.len, &end);
     if (m.t == MSG_SEND && !client_has_outbox(&p->client))
         sent_legacy(p, &m, rc, end);
+    if (m.t == MSG_READ)
+        reading_said(p, m.chat, m.seq);
     if (rc)
         return; /* the socket's queue is full or it is dying: the client tries again by its own rules */
     sent.arg = end;
@@ -377,6 +380,7 @@ static void on_surface(struct load_phone *p, const struct msg *m)
     if (m->seq > ms->top) {
         ms->top = m->seq;
         ms->epoch = m->epoch;
+        reading_shown(p);
     }
 }
 
@@ -464,12 +468,18 @@ void phone_emit(void *arg, struct client *c, const struct client_effect *e)
                       (unsigned long long)c->user, close_code_text(e->code), e->code);
         break;
     case CLIENT_GAP:
+        break;
     case CLIENT_PRESENCE:
     case CLIENT_PRESENCE_LOST:
+        watch_effect(p, e);
         break;
     case CLIENT_TYPING:
     case CLIENT_TYPING_OVER:
         typing_effect(p, e);
+        break;
+    case CLIENT_RECEIPT:
+    case CLIENT_COUNTS:
+        reading_effect(p, e);
         break;
     default:
         keep_effect(p, e);

@@ -95,6 +95,18 @@ static void one_population(const struct load *l, uint32_t i, struct buf *out)
                    ",\"typing_shown\":%" PRIu64 ",\"typing_back\":%" PRIu64 ",\"typing_missed\":%" PRIu64,
                    p->typing_shown, p->typing_back, p->typing_missed);
     }
+    if (l->populations_cfg[i].habits.watch) {
+        times(out, "presence_stale_ms", &p->presence_stale_us);
+        buf_printf(out, ",\"presence_shown\":%" PRIu64, p->presence_shown);
+    }
+    if (l->populations_cfg[i].habits.read_after) {
+        times(out, "receipt_ms", &p->receipt_us);
+        buf_printf(out,
+                   ",\"receipts_shown\":%" PRIu64 ",\"receipts_counted\":%" PRIu64
+                   ",\"receipts_false\":%" PRIu64 ",\"receipts_missing\":%" PRIu64,
+                   p->receipts_shown, p->receipts_counted, p->receipts_false,
+                   reading_missing((struct load *)(uintptr_t)l, i));
+    }
     buf_str(out, ",\"send_lag_ms_p99\":");
     ms(out, hist_quantile(&c->lag_us, 9900));
     buf_char(out, '}');

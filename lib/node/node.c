@@ -7,6 +7,8 @@
 #define CURSOR_SAVE_NS NS_PER_S /* about so long a cursor waits */
 #define CURSORS_FEW    32u      /* not worth a batch before that */
 #define CURSORS_MANY   5000u    /* beyond, one large batch is less work than many small ones */
+#define STOOD_NS       NS_PER_S /* without a tick: this process stood still */
+#define STOOD_MAX_MS   11000u   /* with the next beat, 10 s later, nobody who is there counts as silent */
 #define SWEEP_NS       NS_PER_S /* a round of the clocks */
 #define SWEEP_LEAST    64u      /* clocks a tick, beside its share of them */
 
@@ -26,7 +28,8 @@ struct node_limits node_limits_default(void)
                                 .queue_bytes = 1u << 20,
                                 .slow_ms = 5000,
                                 .requests_per_sync = 1000,
-                                .backlog_max = 10000};
+                                .backlog_max = 10000,
+                                .receipts_each = RECEIPTS_EACH_MAX};
 }
 
 int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx)
@@ -49,6 +52,7 @@ int node_new(struct node **out, const struct node_config *c, struct err_ctx *ctx
     accept_init(&n->accept, &n->io, &n->registry, &n->counters, c->keys, &node_accept_ops, n, c->epoch,
                 delivery_needs_log(c->features), (c->features & DELIVERY_RETRY) != 0);
     node_presence_init(n, c->seed);
+    node_receipts_init(n, c->seed);
     recover_init(&n->recover, &n->io, &n->registry, &n->accept, &node_recover_ops, n);
     n->conn_last = (uint32_t)c->conn_base;
     n->scratch = (struct proto_scratch){.data = malloc(PROTO_SCRATCH), .cap = PROTO_SCRATCH};
@@ -97,6 +101,7 @@ void node_free(struct node *n)
     accept_release(&n->accept); /* looks whose job is flying */
     recover_release(&n->recover);
     node_presence_release(n);
+    node_receipts_release(n);
     delivery_release(&n->delivery);
     registry_release(&n->registry);
     free(n->lineage);
@@ -202,7 +207,7 @@ struct session *node_session(const struct node *n, uint64_t conn)
 
 static uint64_t on_open(struct node *n, const struct node_event *e)
 {
-    struct session *s = slab_take(&n->registry.sessions);
+    struct session *s = n->config.presence_only ? NULL : slab_take(&n->registry.sessions);
     struct session_extra *x = s ? session_extra(&n->registry, s, true) : NULL;
     if (!x || session_clocks_make(&n->clocks, session_number(&n->registry, s))) {
         if (x)
@@ -298,6 +303,30 @@ void session_error(struct node *n, struct session *s, enum proto_error code, con
 
 /* ---- events ---- */
 
+/* What is read after this process stood still may have been said at the beginning of that time, by somebody
+ * who has gone since: it was heard then. */
+static uint32_t heard_ms(const struct node *n, uint32_t before_ms, uint64_t now_ns)
+{
+    uint32_t now = clock_ms(now_ns);
+    if (now_ns >= n->stood_until_ns)
+        return now;
+    uint32_t at = now - n->stood_ms < STOOD_MAX_MS ? n->stood_ms : now - STOOD_MAX_MS;
+    return (int32_t)(at - before_ms) > 0 ? at : before_ms;
+}
+
+static void hear(struct node *n, struct session_clock *clock, uint64_t now_ns)
+{
+    clock->heard_ms = heard_ms(n, clock->heard_ms, now_ns);
+}
+
+static void look_at_time(struct node *n, uint64_t now_ns)
+{
+    if (!n->ticked_ns || now_ns - n->ticked_ns < STOOD_NS || now_ns < n->stood_until_ns)
+        return;
+    n->stood_ms = clock_ms(n->ticked_ns);
+    n->stood_until_ns = now_ns + NS_PER_S;
+}
+
 static void on_frame(struct node *n, const struct node_event *e)
 {
     struct session *s = node_session(n, e->conn);
@@ -305,7 +334,7 @@ static void on_frame(struct node *n, const struct node_event *e)
         return;
     n->counters.frames++;
     if (s->state != SESSION_NEW)
-        session_clock(&n->clocks, (uint32_t)(e->conn >> 32))->heard_ms = clock_ms(e->now.mono_ns);
+        hear(n, session_clock(&n->clocks, (uint32_t)(e->conn >> 32)), e->now.mono_ns);
     if (node_presence_flags(&n->presence, (uint32_t)(e->conn >> 32)) & NODE_PRESENCE_SILENT)
         node_presence_heard_anew(n, s, false);
     struct proto_frame f;
@@ -333,6 +362,7 @@ static void on_beats(struct node *n, const struct node_event *e)
 {
     uint32_t now_ms = clock_ms(e->now.mono_ns);
     uint32_t top = slab_top(&n->registry.sessions);
+    bool stood = e->now.mono_ns < n->stood_until_ns;
     n->counters.beats += e->len;
     for (size_t i = 0; i < e->len; i++)
         if (e->conns[i] >> 32 <= top && e->conns[i] >> 32)
@@ -344,7 +374,7 @@ static void on_beats(struct node *n, const struct node_event *e)
         struct session_clock *clock = session_clock(&n->clocks, number);
         if (!clock->heard_ms || clock->unacked_ms == CLOCK_GREETING)
             continue;
-        clock->heard_ms = now_ms;
+        clock->heard_ms = stood ? heard_ms(n, clock->heard_ms, e->now.mono_ns) : now_ms;
         struct session *s = node_presence_flags(&n->presence, number) & ~NODE_PRESENCE_HERE
                                 ? node_session(n, e->conns[i])
                                 : NULL;
@@ -379,6 +409,8 @@ void node_read_done(struct node *n, struct read_job *job)
         /* asked by another node */
     } else if (job->kind == READ_DEDUP) {
         accept_read_done(&n->accept, job);
+    } else if (job->kind == READ_RECEIPTS) {
+        node_receipts_read_done(n, job);
     } else if (job->kind == READ_OFFER) {
         recover_read_done(&n->recover, job);
     } else if (job->kind == READ_LOG && !job->owner) {
@@ -466,12 +498,14 @@ static void save_cursors(struct node *n, uint64_t now)
 
 static void on_tick(struct node *n, uint64_t now)
 {
+    n->ticked_ns = now;
     sweep(n, now);
     node_bus_tick(n);
     delivery_tick(&n->delivery);
     save_cursors(n, now);
     node_recover_tick(n);
     node_presence_tick(n);
+    node_receipts_tick(n);
     if (n->failures_seen != n->counters.read_failures) {
         n->failures_seen = n->counters.read_failures;
         pump_all(n);
@@ -514,6 +548,7 @@ uint64_t node_step(struct node *n, const struct node_event *e)
 {
     uint64_t conn = 0;
     n->io.now = e->now;
+    look_at_time(n, e->now.mono_ns);
     switch (e->kind) {
     case NODE_OPEN:
         conn = on_open(n, e);
@@ -555,8 +590,14 @@ uint64_t node_step(struct node *n, const struct node_event *e)
     case NODE_TYPING:
         node_presence_http(n, e);
         break;
+    case NODE_RECEIPTS:
+        node_receipts_http(n, e);
+        break;
     case NODE_BUS:
         node_bus_event(n, e);
+        break;
+    case NODE_SHARED:
+        node_shared_news(n, e->news);
         break;
     case NODE_EVENT_KINDS:
         BUG_ON("no event");
@@ -598,6 +639,7 @@ void node_stats(const struct node *n, struct node_stats *out)
                                .recovering = n->recover.open};
     memcpy(out->sessions_by_net, n->by_net, sizeof out->sessions_by_net);
     memcpy(out->disconnects, n->disconnects, sizeof out->disconnects);
+    out->presence_up = n->presence.shared.up;
     node_bus_stats(n, out);
 }
 

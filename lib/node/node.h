@@ -32,6 +32,16 @@
  * entry of the log is in the form of `msg`, tag included; "whole":false while the chat is incomplete. Entry 0
  * (a create of the first epoch) is given with after absent and "zero=1" */
 
+/* ---- receipts ----
+ *
+ * GET /receipts/CHAT?seq=N&after=USER&limit=N      who has got and read message N, page by page (at most 1000
+ * users)
+ *   {"chat":"17","seq":5,"users":[{"user":"8","read":true}...],   those who have got it, by user, after
+ * `after` "of":n,"delivered":n,"read":n,                    of those who were members then, its sender left
+ * out "next":"0"}                                       `after` of the next page; "0": this was the last In a
+ * chat of at most limits.receipts_each members any of them may ask; in a larger one the message's sender, or
+ * an operator. The rows of the store are counted: a second behind what was said. */
+
 #define NODE_PRESENCE_USERS 256u /* of GET /presence */
 
 struct node_limits {
@@ -42,6 +52,7 @@ struct node_limits {
     uint32_t slow_ms;                /* unacknowledged for so long: served from the log; 0: never */
     uint32_t requests_per_sync;
     uint64_t backlog_max;
+    uint32_t receipts_each; /* members of a chat up to which each is told of each */
 };
 struct node_limits node_limits_default(void);
 
@@ -60,6 +71,8 @@ struct node_config {
     uint64_t ack_timeout_ns, idle_timeout_ns, hello_timeout_ns; /* 0: never */
     uint32_t beat_s;
     uint64_t recover_for_ns; /* how long clients are waited for after a restore; 0: for ever */
+    bool presence_shared;    /* its world has a shared copy (EFFECT_SHARED) */
+    bool presence_only;      /* it has no chats: answers what the shared copy holds, and nobody connects */
     bool presence_legacy;    /* typing is kept as an event, replayed to who comes back, and never over */
     const struct keys *keys;
     uint64_t seed, epoch;
@@ -83,14 +96,16 @@ enum node_event_kind {
     NODE_RECONCILE, /* request, token: GET /reconcile; code 1: after, limit: GET /reconcile/chats */
     NODE_PRESENCE,  /* request, token, users: GET /presence */
     NODE_TYPING,    /* request, token, user, chat: POST /presence/USER/typing */
+    NODE_RECEIPTS,  /* request, token, chat, seq, after, limit: GET /receipts/CHAT */
     NODE_BUS,       /* data, len: a datagram of another node */
+    NODE_SHARED,    /* news: of what nodes share of presence */
     NODE_EVENT_KINDS
 };
 
 struct node_event {
     enum node_event_kind kind;
     struct now now;
-    uint64_t conn, offset, request, chat, after;
+    uint64_t conn, offset, request, chat, seq, after;
     uint32_t limit;
     enum proto_codec codec;
     /* NODE_OPEN, not 0: whoever carries this connection has proven that it speaks for this user until
@@ -108,6 +123,7 @@ struct node_event {
     struct shared_frame *frame;
     struct commit_job *commit;
     struct read_job *read;
+    const struct shared_news *news; /* presence/shared.h */
 };
 
 struct node;
@@ -134,6 +150,7 @@ struct node_stats {
     bool recovering;
     uint64_t sessions, sessions_by_net[NET_COUNT], sessions_max, users, chats, pending;
     uint64_t disconnects[NET_COUNT][REASON_COUNT];
+    bool presence_up;                                     /* the shared copy of presence answers */
     uint64_t nodes, nodes_up, followed, interests, calls; /* other nodes; chats; questions without a reply */
 };
 void node_stats(const struct node *n, struct node_stats *out);

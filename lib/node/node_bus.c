@@ -85,6 +85,7 @@ static void greeting_free(struct greeting *g)
 {
     free(g->claims);
     free(g->cursors);
+    free(g->said);
     free(g);
 }
 
@@ -238,8 +239,8 @@ static void record(struct node *n, uint16_t from, uint8_t type, struct wire_read
     case WIRE_DROP:
         owner_drop(n, from, r);
         break;
-    case WIRE_CURSORS:
-        owner_cursors(n, r);
+    case WIRE_RECEIPTS:
+        node_receipts_told(n, from, r);
         break;
     case WIRE_CALL:
         owner_called(n, from, r);

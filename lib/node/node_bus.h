@@ -55,7 +55,7 @@ struct again {
 /* A call that this node answers when accept path or store are done. */
 struct answer {
     uint64_t id, conn, user;
-    uint64_t wanted; /* CALL_LOG: how far */
+    uint64_t wanted; /* CALL_RECEIPTS: what the asker knows */
     uint16_t node;
     uint8_t what, op;
     bool again; /* it was said before */
@@ -71,6 +71,8 @@ struct greeting {
     uint32_t claims_n;
     struct cursor *cursors;
     uint32_t cursors_n;
+    struct cursor *said; /* acknowledged and read meanwhile, in chats of owners that are missing */
+    uint32_t said_n;
 };
 
 struct node_bus {
@@ -117,7 +119,10 @@ struct bus_call *bus_ask(struct node *n, uint16_t to, enum wire_call what, uint6
 void owner_called(struct node *n, uint16_t from, struct wire_reader *r);
 void owner_interest(struct node *n, uint16_t from, struct wire_reader *r);
 void owner_drop(struct node *n, uint16_t from, struct wire_reader *r);
-void owner_cursors(struct node *n, struct wire_reader *r);
+void owner_cursors(struct node *n, uint16_t from, uint64_t id, struct wire_reader *r);
+/* A question that is answered when a read is done: what stands for its asker then; 0: no memory. */
+uint64_t owner_answer(struct node *n, uint16_t from, uint64_t id, enum wire_call what, uint64_t wanted);
+void owner_reply(struct node *n, uint16_t to, uint64_t id, const struct buf *body);
 void owner_tick(struct node *n);
 void owner_step_over(struct node *n);
 
@@ -144,5 +149,8 @@ void greet_replied(struct node *n, uint16_t owner, uint64_t conn, struct wire_re
 void greet_unanswered(struct node *n, uint16_t owner, uint64_t conn);
 void greet_again(struct node *n, uint16_t owner);
 void greet_resync(struct node *n, uint16_t owner);
+
+/* node_receipts.c: the read for an answer is done. */
+void node_receipts_answer(struct node *n, uint16_t to, uint64_t id, uint64_t version, struct read_job *job);
 
 #endif

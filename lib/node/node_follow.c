@@ -192,9 +192,12 @@ static void apply(struct node *n, struct chat *c, const struct entry *e, uint64_
     c->epoch = c->epoch_durable = e->epoch;
     c->head = c->durable = e->seq;
     uint64_t target = e->op == ENTRY_MESSAGE ? 0 : target_of(e);
-    if (e->op == ENTRY_JOIN)
+    if (e->op == ENTRY_JOIN) {
+        node_receipts_joined(n, c, target, e->seq);
         added(n, c, target, e->seq, MEMBER_PLAIN, e->seq - 1);
+    }
     delivery_fan_out_quietly(&n->delivery, c, e, origin);
+    node_receipts_entry(n, c, e);
     if (e->op == ENTRY_LEAVE || e->op == ENTRY_REMOVE)
         node_drop_member_quietly(n, c, target);
 }
@@ -380,6 +383,20 @@ static void log_over(struct node *n, struct read_job *job, uint8_t what)
     read_job_free(job);
 }
 
+/* Cursors on their way to their owner. */
+struct cursors_sent {
+    uint32_t n;
+    struct cursor list[];
+};
+
+/* They did not get there: they go again with the next. */
+static void cursors_back(struct node *n, struct cursors_sent *sent)
+{
+    for (uint32_t i = 0; i < sent->n; i++)
+        delivery_add_cursor(&n->delivery, &sent->list[i]);
+    free(sent);
+}
+
 void follow_replied(struct node *n, struct bus_call *call, struct wire_reader *r)
 {
     switch (call->what) {
@@ -393,6 +410,15 @@ void follow_replied(struct node *n, struct bus_call *call, struct wire_reader *r
         greet_replied(n, call->to, conn, r);
         break;
     }
+    case CALL_RECEIPTS:
+        node_receipts_replied(n, call->about, r);
+        break;
+    case CALL_READERS:
+        node_readers_replied(n, call->about, r);
+        break;
+    case CALL_CURSORS:
+        free(call->about);
+        break;
     default:
         follow_page(n, call->about, r);
         log_over(n, call->about, call->what);
@@ -412,6 +438,15 @@ void follow_unanswered(struct node *n, struct bus_call *call)
         greet_unanswered(n, call->to, conn);
         break;
     }
+    case CALL_RECEIPTS:
+        node_receipts_replied(n, call->about, NULL);
+        break;
+    case CALL_READERS:
+        node_readers_replied(n, call->about, NULL);
+        break;
+    case CALL_CURSORS:
+        cursors_back(n, call->about);
+        break;
     default:
         ((struct read_job *)call->about)->rc = ERR_TIMEOUT;
         log_over(n, call->about, call->what);
@@ -448,12 +483,15 @@ void follow_peer_up(struct node *n, uint16_t peer, bool fresh)
     if (fresh) {
         p->version = p->version_said = 0;
         p->astray = true;
+        node_receipts_owner_up(n, peer);
     }
     while (map_next(&b->followed, &at, &key, &v)) {
         uint64_t chat = *(const uint64_t *)key;
         struct chat *c = node_owner(n, chat) == peer ? registry_chat(&n->registry, chat) : NULL;
         if (c)
             name_chat(n, c, v, peer);
+        if (c && fresh) /* the last it was told may be lost */
+            delivery_note_chat(&n->delivery, c);
     }
     greet_again(n, peer);
 }
@@ -526,6 +564,28 @@ void follow_tick(struct node *n)
         b->period_greet_ns = now;
 }
 
+static void send_cursors(struct node *n, uint16_t to, const struct cursor *list, size_t count, uint32_t some)
+{
+    struct buf *b = &n->bus->body;
+    struct cursors_sent *sent = malloc(sizeof *sent + some * sizeof *sent->list);
+    if (!sent)
+        return; /* a redelivery, and a receipt that waits for the next one */
+    sent->n = 0;
+    buf_reset(b);
+    put_u32(b, some);
+    for (size_t i = 0; i < count; i++) {
+        if (node_owner(n, list[i].chat) != to)
+            continue;
+        put_cursor(b, &list[i]);
+        sent->list[sent->n++] = list[i];
+    }
+    struct bus_call *call = bus_ask(n, to, CALL_CURSORS, 3 * NS_PER_S);
+    if (call)
+        call->about = sent;
+    else
+        cursors_back(n, sent);
+}
+
 size_t node_bus_cursors(struct node *n, struct cursor *list, size_t count)
 {
     struct node_bus *b = n->bus;
@@ -537,13 +597,7 @@ size_t node_bus_cursors(struct node *n, struct cursor *list, size_t count)
             some += node_owner(n, list[i].chat) == to;
         if (to == b->self || !some)
             continue;
-        size_t mark;
-        struct buf *out = bus_begin(b, to, WIRE_CURSORS, &mark);
-        put_u32(out, some);
-        for (size_t i = 0; i < count; i++)
-            if (node_owner(n, list[i].chat) == to)
-                put_cursor(out, &list[i]);
-        bus_end(n, to, mark);
+        send_cursors(n, to, list, count, some);
     }
     size_t ours = 0;
     for (size_t i = 0; i < count; i++)

@@ -27,6 +27,7 @@ static void greeting_drop(struct node *n, struct greeting *g)
     map_del_u64(&n->bus->greetings, g->conn);
     free(g->claims);
     free(g->cursors);
+    free(g->said);
     free(g);
 }
 
@@ -139,6 +140,25 @@ static void keep_cursor(struct greeting *g, uint64_t chat, uint64_t epoch, uint6
         return; /* costs a redelivery */
     g->cursors = list;
     list[g->cursors_n++] = (struct cursor){.chat = chat, .epoch = epoch, .delivered = delivered};
+}
+
+void node_bus_said(struct node *n, const struct session *s, uint64_t chat, uint64_t seq, bool read)
+{
+    struct greeting *g = n->bus ? greeting_of(n, session_conn(&n->registry, s)) : NULL;
+    uint32_t i = 0;
+    if (!g || node_owns(n, chat) || !((g->missing | g->waiting) & bus_bit(node_owner(n, chat))))
+        return;
+    while (i < g->said_n && g->said[i].chat != chat)
+        i++;
+    if (i == g->said_n) {
+        struct cursor *list = i < PROTO_CLAIMS_MAX ? realloc(g->said, (i + 1) * sizeof *list) : NULL;
+        if (!list)
+            return; /* said again with the next connection */
+        g->said = list;
+        list[g->said_n++] = (struct cursor){.chat = chat};
+    }
+    uint64_t *at = read ? &g->said[i].read : &g->said[i].delivered;
+    *at = seq > *at ? seq : *at;
 }
 
 /* Sessions that were there before the owner told us that their user is in this chat. */

@@ -158,6 +158,13 @@ void node_resumed_late(struct node *n, struct session *s, uint16_t owner, const 
         if (node_owner(n, c->id) == owner)
             subscribe(n, s, c, told_cursor(g, c->id));
     }
+    for (uint32_t i = 0; i < g->said_n; i++) {
+        struct chat *c = registry_chat(&n->registry, g->said[i].chat);
+        if (!c || node_owner(n, c->id) != owner)
+            continue;
+        delivery_ack(&n->delivery, s, c, g->said[i].delivered, false);
+        delivery_ack(&n->delivery, s, c, g->said[i].read, true);
+    }
     delivery_pump(&n->delivery, s);
 }
 

@@ -4,6 +4,7 @@
 
 #include "node/node.h"
 #include "node/node_presence.h"
+#include "node/node_receipts.h"
 #include "shard/shard.h"
 
 struct node_bus;
@@ -18,9 +19,13 @@ struct node {
     struct accept accept;
     struct recover recover;
     struct node_presence presence;
+    struct receipts receipts;
+    uint64_t receipts_flushed_ns, receipts_swept_ns;
     uint64_t loaded_us; /* time of the last entry that the store held */
     struct session_clocks clocks;
-    uint32_t swept; /* clocks looked at in this round */
+    uint64_t ticked_ns, stood_until_ns; /* the last tick; until when what is read may have been said before */
+    uint32_t stood_ms;                  /* the tick before this process stood still */
+    uint32_t swept;                     /* clocks looked at in this round */
     uint64_t swept_ns;
     struct lineage_entry *lineage;
     size_t lineage_n;
@@ -110,6 +115,8 @@ size_t node_bus_cursors(struct node *n, struct cursor *list, size_t count);
 bool node_bus_greet(struct node *n, struct session *s);
 void node_bus_welcomed(struct node *n, const struct session *s);
 void node_bus_forget(struct node *n, const struct session *s);
+/* An acknowledgement (or that it was read) in a chat whose owner has not answered yet: kept until it does. */
+void node_bus_said(struct node *n, const struct session *s, uint64_t chat, uint64_t seq, bool read);
 const struct greeting *node_bus_greeting(const struct node *n, const struct session *s);
 bool node_bus_known_epoch(const struct node *n, uint64_t chat, uint64_t epoch);
 /* The highest seq that the owner named; 0: the chat is ours. */

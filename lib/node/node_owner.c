@@ -47,7 +47,7 @@ static void answer_over(struct node *n, struct answer *a)
     a->what = 0;
 }
 
-static void reply(struct node *n, uint16_t to, uint64_t id, const struct buf *body)
+void owner_reply(struct node *n, uint16_t to, uint64_t id, const struct buf *body)
 {
     size_t mark;
     if (body->failed)
@@ -73,7 +73,7 @@ bool node_bus_accepted(struct node *n, uint64_t conn, const struct known *k, boo
     put_u64(b, k->seq);
     put_u64(b, k->ts_us);
     buf_add(b, k->tag, sizeof k->tag);
-    reply(n, a->node, a->id, b);
+    owner_reply(n, a->node, a->id, b);
     answer_over(n, a);
     return true;
 }
@@ -88,7 +88,7 @@ bool node_bus_done(struct node *n, uint64_t conn, const struct pending *p)
         return true;
     buf_reset(&n->bus->reply);
     put_u8(&n->bus->reply, ANSWER_DONE);
-    reply(n, a->node, a->id, &n->bus->reply);
+    owner_reply(n, a->node, a->id, &n->bus->reply);
     answer_over(n, a);
     return true;
 }
@@ -109,7 +109,7 @@ bool node_bus_refused(struct node *n, uint64_t conn, enum proto_error code, uint
         put_u8(b, (uint8_t)code);
         put_u32(b, retry_ms);
     }
-    reply(n, a->node, a->id, b);
+    owner_reply(n, a->node, a->id, b);
     answer_over(n, a);
     return true;
 }
@@ -446,7 +446,7 @@ static void called_members(struct node *n, uint16_t from, uint64_t id, struct wi
     put_u32(b, count);
     for (uint32_t i = 0; i < count; i++)
         put_memberships(n, b, wire_u64(r), from, NULL);
-    reply(n, from, id, b);
+    owner_reply(n, from, id, b);
 }
 
 static void reply_page(struct node *n, uint16_t to, uint64_t id, int rc, const struct read_job *job)
@@ -459,7 +459,7 @@ static void reply_page(struct node *n, uint16_t to, uint64_t id, int rc, const s
     put_u32(b, job && !rc ? (uint32_t)job->entries.n : 0);
     for (size_t i = 0; job && !rc && i < job->entries.n; i++)
         put_entry(b, &job->entries.list[i]);
-    reply(n, to, id, b);
+    owner_reply(n, to, id, b);
 }
 
 static void called_log(struct node *n, uint16_t from, uint64_t id, enum wire_call what, struct wire_reader *r)
@@ -514,6 +514,15 @@ void owner_called(struct node *n, uint16_t from, struct wire_reader *r)
     case CALL_HISTORY:
         called_log(n, from, id, what, r);
         break;
+    case CALL_CURSORS:
+        owner_cursors(n, from, id, r);
+        break;
+    case CALL_RECEIPTS:
+        node_receipts_called(n, from, id, r);
+        break;
+    case CALL_READERS:
+        node_readers_called(n, from, id, r);
+        break;
     default:
         r->failed = true;
     }
@@ -527,13 +536,15 @@ bool node_bus_read_done(struct node *n, struct read_job *job)
     if (!a)
         return true;
     n->counters.read_failures += job->rc != 0;
-    if (job->kind == READ_CURSORS) {
+    if (job->kind == READ_RECEIPTS) {
+        node_receipts_answer(n, a->node, a->id, a->wanted, job);
+    } else if (job->kind == READ_CURSORS) {
         struct buf *b = &n->bus->reply;
         buf_reset(b);
         put_lineage(b, n);
         put_u32(b, 1);
         put_memberships(n, b, a->user, a->node, job);
-        reply(n, a->node, a->id, b);
+        owner_reply(n, a->node, a->id, b);
     } else {
         reply_page(n, a->node, a->id, job->rc ? ERR_IO : 0, job);
     }
@@ -541,7 +552,7 @@ bool node_bus_read_done(struct node *n, struct read_job *job)
     return true;
 }
 
-void owner_cursors(struct node *n, struct wire_reader *r)
+void owner_cursors(struct node *n, uint16_t from, uint64_t id, struct wire_reader *r)
 {
     for (uint32_t k = wire_count(r, WIRE_CURSOR_BYTES); k && !r->failed; k--) {
         struct cursor c;
@@ -549,4 +560,15 @@ void owner_cursors(struct node *n, struct wire_reader *r)
         if (!r->failed && node_owns(n, c.chat))
             delivery_add_cursor(&n->delivery, &c);
     }
+    buf_reset(&n->bus->reply);
+    owner_reply(n, from, id, &n->bus->reply);
+}
+
+uint64_t owner_answer(struct node *n, uint16_t from, uint64_t id, enum wire_call what, uint64_t wanted)
+{
+    struct answer *a = answer_new(n, from, id, what);
+    if (!a)
+        return 0;
+    a->wanted = wanted;
+    return answer_conn(n, a);
 }

@@ -4,6 +4,7 @@
 #define NODE_NODE_PRESENCE_H
 
 #include "core/session.h"
+#include "node/node_shared.h"
 #include "presence/presence.h"
 #include "presence/typing.h"
 
@@ -12,8 +13,11 @@ struct node_event;
 struct msg;
 
 /* How long before the third beat is due somebody silent counts as gone, so that a round of the clocks (1 s),
- * a flush and a network fit into the 30 s. */
-#define NODE_PRESENCE_EARLY_MS 2000u
+ * a flush and a network that was away for 3 s on either side fit into the 30 s; two beats were missed by
+ * then. */
+#define NODE_PRESENCE_EARLY_MS 7000u
+/* So much earlier still where others must hear of it through a shared copy. */
+#define NODE_PRESENCE_SHARED_MS 1000u
 /* Who closed a connection may be back in a moment: watchers needn't hear of that. */
 #define NODE_PRESENCE_LINGER_MS 5000u
 #define NODE_PRESENCE_FLUSH_NS  (200 * NS_PER_MS)
@@ -40,6 +44,7 @@ struct node_presence {
     struct node_linger *linger; /* a ring, the next one first */
     uint32_t linger_first, linger_n, linger_cap;
     uint64_t began_ns, flushed_ns;
+    struct node_shared shared;
     bool settled; /* who has not come since the start is offline */
 };
 
@@ -68,5 +73,14 @@ void node_beat(struct node *n, struct session *s, const struct msg *m);
 void node_typing(struct node *n, struct session *s, const struct msg *m);
 void node_watch(struct node *n, struct session *s, const struct msg *m);
 void node_presence_http(struct node *n, const struct node_event *e);
+
+/* For node_shared.c: what the user's sessions here make them; OFFLINE without any. */
+enum presence_state node_presence_best(const struct node *n, const struct user *u);
+/* Somebody types (or has ceased to), at another node. */
+void node_presence_heard_typing(struct node *n, const struct shared_typing *t);
+/* Answer GET /presence; `answer`: of the shared copy, about users in this order, those that are not known
+ * here; NULL: it has none. `all`: an operator asks. */
+void node_presence_reply(struct node *n, uint64_t http, uint64_t me, bool all, const uint64_t *users,
+                         uint32_t users_n, const struct shared_news *answer);
 
 #endif

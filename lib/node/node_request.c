@@ -158,8 +158,8 @@ static struct chat *chat_of(struct node *n, const struct session *s, uint64_t id
 static void on_ack(struct node *n, struct session *s, const struct msg *m)
 {
     struct chat *c = chat_of(n, s, m->chat);
-    if (c)
-        delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ);
+    if (!c || !delivery_ack(&n->delivery, s, c, m->seq, m->t == MSG_READ))
+        node_bus_said(n, s, m->chat, m->seq, m->t == MSG_READ);
 }
 
 static void on_quiet(struct node *n, struct session *s, const struct msg *m)
@@ -199,6 +199,9 @@ void node_request(struct node *n, struct session *s, const struct msg *m, uint64
         break;
     case MSG_WATCH:
         node_watch(n, s, m);
+        break;
+    case MSG_RECEIPTS:
+        node_receipts(n, s, m);
         break;
     case MSG_SYNC:
         on_sync(n, s, m);
@@ -318,6 +321,7 @@ void node_add_member(struct node *n, struct chat *c, uint64_t user, const struct
         return;
     trace_emit(n->io.trace,
                &(struct trace_event){.chat = c->id, .user = user, .arg = e->seq, .hop = HOP_SERVER_MEMBER});
+    node_receipts_joined(n, c, user, from);
     node_joined(n, c, user, knows);
 }
 
@@ -331,6 +335,7 @@ void node_drop_member_quietly(struct node *n, struct chat *c, uint64_t user)
             delivery_unsubscribe(&n->delivery, s, sub);
     }
     node_presence_said(n, c, user, UINT64_MAX);
+    node_receipts_left(n, c, user);
     registry_member_drop(&n->registry, c, user);
 }
 
@@ -356,6 +361,7 @@ static void on_committed_here(struct node *n, struct chat *c, const struct pendi
         n->counters.messages++;
         node_presence_said(n, c, e->sender, id_unix_ms(&e->id) * 1000 + 999);
         delivery_fan_out(&n->delivery, c, e, p->conn);
+        node_receipts_entry(n, c, e);
         return;
     case ENTRY_CREATE:
         registry_members_reserve(c, p->users_n);
@@ -383,6 +389,15 @@ static void on_committed(void *arg, struct chat *c, const struct pending *p)
     node_bus_publish(arg, c, p);
 }
 
+static void on_cursors(void *arg, const struct cursor *list, size_t count, int rc)
+{
+    struct node *n = arg;
+    for (size_t i = 0; rc && i < count; i++) /* they go with a later batch */
+        delivery_add_cursor(&n->delivery, &list[i]);
+    if (!rc)
+        node_receipts_saved(n, list, count);
+}
+
 static struct commit_job *extra(void *arg)
 {
     return recover_extra(&((struct node *)arg)->recover);
@@ -397,6 +412,7 @@ const struct accept_ops node_accept_ops = {.committed = on_committed,
                                            .accepted = on_accepted,
                                            .done = on_done,
                                            .refused = on_refused,
+                                           .cursors = on_cursors,
                                            .extra = extra,
                                            .extra_done = extra_done};
 

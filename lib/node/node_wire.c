@@ -1,5 +1,7 @@
 #include "node/node_wire.h"
 
+#include "core/receipts.h"
+
 void put_entry(struct buf *b, const struct entry *e)
 {
     put_u64(b, e->chat);
@@ -57,4 +59,20 @@ void wire_cursor(struct wire_reader *r, struct cursor *c)
     c->epoch = wire_u64(r);
     c->delivered = wire_u64(r);
     c->read = wire_u64(r);
+}
+
+void put_receipt(struct buf *b, const struct receipt_member *m)
+{
+    put_u64(b, m->user);
+    put_u64(b, m->from);
+    put_u64(b, m->delivered);
+    put_u64(b, m->read);
+}
+
+void wire_receipt(struct wire_reader *r, struct receipt_member *m)
+{
+    *m = (struct receipt_member){.user = wire_u64(r)};
+    m->from = wire_u64(r) & (UINT64_MAX >> 1);
+    m->delivered = wire_u64(r);
+    m->read = wire_u64(r);
 }

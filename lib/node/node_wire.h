@@ -8,7 +8,7 @@
 #include "store/store.h"
 #include "util/buf.h"
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_HEADER  11u
 
 enum wire_record {
@@ -18,7 +18,7 @@ enum wire_record {
     WIRE_HEAD,     /* chat, epoch, seq */
     WIRE_INTEREST, /* n, {chat, applied seq}: members of these are online here */
     WIRE_DROP,     /* chat: none are any more */
-    WIRE_CURSORS,  /* n, cursors */
+    WIRE_RECEIPTS, /* chat, version, n, lines that changed: to who asked within the last half minute */
     WIRE_CALL,     /* id, attempt, what, body */
     WIRE_REPLY,    /* id, body */
 };
@@ -29,6 +29,9 @@ enum wire_call {
     CALL_LOG,         /* a page of a chat, for a position or a `sync` */
     CALL_FILL,        /* the same, for the node itself, which has seen a hole */
     CALL_HISTORY,     /* the same, if this user is a member */
+    CALL_CURSORS,     /* n, cursors: of your chats' members, to be kept */
+    CALL_RECEIPTS, /* chat, version, user, n, seqs: who has got and read how much, and which are the user's */
+    CALL_READERS,  /* chat, user, seq, after, limit: a page of GET /receipts */
 };
 
 enum wire_answer { ANSWER_ACCEPTED = 1, ANSWER_DONE, ANSWER_REFUSED };
@@ -129,5 +132,9 @@ void wire_entry(struct wire_reader *r, struct entry *e);
 void put_cursor(struct buf *b, const struct cursor *c);
 void wire_cursor(struct wire_reader *r, struct cursor *c);
 #define WIRE_CURSOR_BYTES 44u
+struct receipt_member;
+void put_receipt(struct buf *b, const struct receipt_member *m);
+void wire_receipt(struct wire_reader *r, struct receipt_member *m);
+#define WIRE_RECEIPT_BYTES 32u
 
 #endif

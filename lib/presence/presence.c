@@ -122,6 +122,21 @@ enum presence_state presence_get(const struct presence *p, uint32_t user, uint64
 
 /* ---- who watches ---- */
 
+bool presence_is_watched(const struct presence *p, uint32_t user)
+{
+    const struct watched *w = p->watched.count ? map_get_u64(&p->watched, user) : NULL;
+    return w && w->first;
+}
+
+bool presence_next_watched(const struct presence *p, size_t *at, uint32_t *user)
+{
+    const void *key;
+    if (!map_next(&p->watched, at, &key, NULL))
+        return false;
+    *user = (uint32_t) * (const uint64_t *)key;
+    return true;
+}
+
 void presence_settle(struct presence *p)
 {
     size_t at = 0;

@@ -58,6 +58,11 @@ uint32_t presence_watching(const struct presence *p, uint32_t session); /* how m
 /* The session has ended. */
 void presence_unwatch(struct presence *p, uint32_t session);
 
+bool presence_is_watched(const struct presence *p, uint32_t user);
+/* Walk over who is watched: *at starts at 0; false at the end. Nothing may begin or cease to be watched
+ * meanwhile. */
+bool presence_next_watched(const struct presence *p, size_t *at, uint32_t *user);
+
 /* Whoever is watched and still UNKNOWN is OFFLINE: they had the time to come. */
 void presence_settle(struct presence *p);
 

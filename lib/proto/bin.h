@@ -12,10 +12,15 @@
  *     2      varint length, bytes             STR (UTF-8), BYTES (<= 16), and the lists:
  *                                             U64S_LIST   varint*
  *                                             CLAIMS      (varint chat, varint epoch ^ epoch before it,
- * varint seq)* STR_LIST    (varint length, bytes)* LIMITS      varints, in the order of LIMITS_FIELDS RANGES
- * (varint from, varint to)* REPORTS     (varint chat, varint epoch, varint head, hash)* REFUSED     (16 bytes
- * id, code)* ENTRIES     (varint epoch, varint seq, 16 bytes id, varint from, varint ts, kind, body, tag)*
- *                                             where texts and hashes are (varint length, bytes)
+ *                                                          varint seq)*
+ *                                             STR_LIST    (varint length, bytes)*
+ *                                             LIMITS      varints, in the order of LIMITS_FIELDS
+ *                                             RANGES      (varint from, varint to)*
+ *                                             REPORTS     (varint chat, varint epoch, varint head, hash)*
+ *                                             REFUSED     (16 bytes id, code)*
+ *                                             ENTRIES     (varint epoch, varint seq, 16 bytes id, varint
+ * from, varint ts, kind, body, tag)* COUNTS      (varint from, to, delivered, read, of)* where texts and
+ * hashes are (varint length, bytes)
  *
  * A message's type is its place in messages.def, a field's number its place in the message, both from 1. So
  * messages and fields are only ever appended there; golden vectors (tests/unit/proto/test_bin.c) catch the

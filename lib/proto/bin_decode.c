@@ -259,6 +259,15 @@ static void take_entry(struct reader *r, struct msg_entry *e)
     take_hash(r, e->tag, &e->tag_len);
 }
 
+static void take_count(struct reader *r, struct msg_count *c)
+{
+    c->from = varint_upto(r, PROTO_SEQ_MAX);
+    c->to = varint_upto(r, PROTO_SEQ_MAX);
+    c->delivered = (uint32_t)varint_upto(r, UINT32_MAX);
+    c->read = (uint32_t)varint_upto(r, UINT32_MAX);
+    c->of = (uint32_t)varint_upto(r, UINT32_MAX);
+}
+
 /* Rows are neighbours: nothing else takes room meanwhile. */
 #define TAKE_ROWS(name, type, take, max, else_say)                                                           \
     static void name(struct reader *r, struct type **out, uint32_t *n)                                       \
@@ -281,6 +290,7 @@ TAKE_ROWS(take_ranges, msg_range, take_range, PROTO_RANGES_MAX, "more than 1024 
 TAKE_ROWS(take_reports, msg_report, take_report, PROTO_CLAIMS_MAX, "more than 4096 chats")
 TAKE_ROWS(take_refused, msg_refused, take_refused_row, PROTO_ENTRIES_MAX, "more than 100 are refused")
 TAKE_ROWS(take_entries, msg_entry, take_entry, PROTO_ENTRIES_MAX, "more than 100 entries")
+TAKE_ROWS(take_counts, msg_count, take_count, PROTO_COUNTS_MAX, "more than 64 counts")
 
 static void take_list(struct reader *r, const struct field *f, struct msg *m)
 {
@@ -306,6 +316,9 @@ static void take_list(struct reader *r, const struct field *f, struct msg *m)
         break;
     case TYPE_ENTRIES:
         take_entries(&in, &m->entries, &m->entries_n);
+        break;
+    case TYPE_COUNTS:
+        take_counts(&in, &m->counts, &m->counts_n);
         break;
     default:
         take_limits(&in, &m->limits);

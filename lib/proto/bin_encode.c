@@ -96,6 +96,15 @@ static void put_list(struct buf *out, const struct field *f, const struct msg *m
         for (uint32_t i = 0; i < m->entries_n; i++)
             put_entry(out, &m->entries[i]);
         break;
+    case TYPE_COUNTS:
+        for (uint32_t i = 0; i < m->counts_n; i++) {
+            put_varint(out, m->counts[i].from);
+            put_varint(out, m->counts[i].to);
+            put_varint(out, m->counts[i].delivered);
+            put_varint(out, m->counts[i].read);
+            put_varint(out, m->counts[i].of);
+        }
+        break;
     case TYPE_STR_LIST:
         for (uint32_t i = 0; i < m->notices_n; i++)
             put_bytes(out, m->notices[i].p, m->notices[i].n);

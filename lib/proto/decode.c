@@ -222,6 +222,26 @@ static void take_entry(struct json *j, struct msg_entry *e)
     row_ends(j);
 }
 
+static void take_number(struct json *j, uint32_t *to)
+{
+    uint64_t v = 0;
+    row_goes_on(j);
+    json_uint(j, UINT32_MAX, &v);
+    *to = (uint32_t)v;
+}
+
+static void take_count(struct json *j, struct msg_count *c)
+{
+    row_begins(j);
+    json_uint(j, PROTO_SEQ_MAX, &c->from);
+    row_goes_on(j);
+    json_uint(j, PROTO_SEQ_MAX, &c->to);
+    take_number(j, &c->delivered);
+    take_number(j, &c->read);
+    take_number(j, &c->of);
+    row_ends(j);
+}
+
 /* Texts of a row may need the scratch, so rows gather on the stack. */
 #define TAKE_ROWS(name, type, take, max, else_say)                                                           \
     static void name(struct json *j, struct type **out, uint32_t *out_n)                                     \
@@ -248,6 +268,7 @@ TAKE_ROWS(take_ranges, msg_range, take_range, PROTO_RANGES_MAX, "more than 1024 
 TAKE_ROWS(take_reports, msg_report, take_report, PROTO_CLAIMS_MAX, "more than 4096 chats")
 TAKE_ROWS(take_refused, msg_refused, take_refused_row, PROTO_ENTRIES_MAX, "more than 100 are refused")
 TAKE_ROWS(take_entries, msg_entry, take_entry, PROTO_ENTRIES_MAX, "more than 100 entries")
+TAKE_ROWS(take_counts, msg_count, take_count, PROTO_COUNTS_MAX, "more than 64 counts")
 
 static void take_limits(struct json *j, struct msg_limits *l)
 {
@@ -330,6 +351,9 @@ static void take_field(struct json *j, const struct field *f, struct msg *m)
         break;
     case TYPE_ENTRIES:
         take_entries(j, &m->entries, &m->entries_n);
+        break;
+    case TYPE_COUNTS:
+        take_counts(j, &m->counts, &m->counts_n);
         break;
     }
 }

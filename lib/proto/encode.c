@@ -131,7 +131,20 @@ static void put_entries(struct buf *out, const struct msg *m)
     }
 }
 
-/* The lists of a recovery. */
+static void put_counts(struct buf *out, const struct msg *m)
+{
+    for (uint32_t i = 0; i < m->counts_n; i++) {
+        const struct msg_count *c = &m->counts[i];
+        const uint64_t row[] = {c->from, c->to, c->delivered, c->read, c->of};
+        for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+            buf_str(out, k ? "," : i ? ",[" : "[");
+            buf_u64(out, row[k]);
+        }
+        buf_char(out, ']');
+    }
+}
+
+/* The lists of a recovery, and of receipts. */
 static void put_rows(struct buf *out, enum field_type type, const struct msg *m)
 {
     buf_char(out, '[');
@@ -141,6 +154,8 @@ static void put_rows(struct buf *out, enum field_type type, const struct msg *m)
         put_reports(out, m);
     else if (type == TYPE_REFUSED)
         put_refused(out, m);
+    else if (type == TYPE_COUNTS)
+        put_counts(out, m);
     else
         put_entries(out, m);
     buf_char(out, ']');
@@ -191,6 +206,8 @@ static bool is_empty(const struct field *f, const struct msg *m)
         return m->refused_n == 0;
     case TYPE_ENTRIES:
         return m->entries_n == 0;
+    case TYPE_COUNTS:
+        return m->counts_n == 0;
     case TYPE_LIMITS:
         return memcmp(from, &no_limits, sizeof no_limits) == 0;
     }
@@ -245,6 +262,7 @@ static void put_field(struct buf *out, const struct field *f, const struct msg *
     case TYPE_REPORTS:
     case TYPE_REFUSED:
     case TYPE_ENTRIES:
+    case TYPE_COUNTS:
         put_rows(out, (enum field_type)f->type, m);
         break;
     }

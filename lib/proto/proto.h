@@ -30,6 +30,7 @@
 #define PROTO_NOTICES_MAX     64u
 #define PROTO_RANGES_MAX      1024u /* in one ask */
 #define PROTO_ENTRIES_MAX     100u  /* copies in one offer, and what is refused of it */
+#define PROTO_COUNTS_MAX      64u   /* in one receipt */
 #define PROTO_TAG_BYTES       16u
 #define PROTO_SEQ_MAX         ((1ull << 53) - 1)
 
@@ -60,6 +61,10 @@ struct claim {
 
 struct msg_range {
     uint64_t from, to; /* both included */
+};
+struct msg_count {
+    uint64_t from, to; /* both included */
+    uint32_t delivered, read, of;
 };
 struct msg_report {
     uint64_t chat, epoch, head;
@@ -122,7 +127,10 @@ struct msg_limits {
     X(reports)                                                                                               \
     X(refused)                                                                                               \
     X(entries)                                                                                               \
-    X(ok)
+    X(ok)                                                                                                    \
+    X(delivered)                                                                                             \
+    X(read)                                                                                                  \
+    X(counts)
 enum msg_field {
 #define X(field) MSG_FIELD_##field,
     MSG_FIELDS(X)
@@ -136,7 +144,7 @@ struct msg {
     enum msg_type t;
     uint64_t has; /* MSG_HAS(chat) | ... */
     uint64_t chat, user, epoch, from;
-    uint64_t seq, after, since, ts, to, gap_from;
+    uint64_t seq, after, since, ts, to, gap_from, delivered, read;
     struct id id;
     uint32_t device, limit, beat_s, retry_ms, ok;
     bool dup, away, reconnect, more;
@@ -152,7 +160,8 @@ struct msg {
     struct msg_report *reports;
     struct msg_refused *refused;
     struct msg_entry *entries;
-    uint32_t resume_n, users_n, notices_n, ranges_n, reports_n, refused_n, entries_n;
+    struct msg_count *counts;
+    uint32_t resume_n, users_n, notices_n, ranges_n, reports_n, refused_n, entries_n, counts_n;
 };
 
 const char *msg_type_name(enum msg_type t); /* "hello"; "" for MSG_NONE */

@@ -19,7 +19,8 @@ enum field_type {
     TYPE_RANGES,
     TYPE_REPORTS,
     TYPE_REFUSED,
-    TYPE_ENTRIES
+    TYPE_ENTRIES,
+    TYPE_COUNTS
 };
 
 struct field {

@@ -23,6 +23,13 @@ struct chaos_server {
     uint64_t usage_at, metrics_at;                               /* next samples */
 };
 
+/* What shares presence, and the forwarder in the server's way to it. */
+struct chaos_redis {
+    pid_t pid, way; /* 0: down */
+    uint16_t port, way_port;
+    uint64_t restart_at, continue_at, joined_at; /* monotonic ns; 0: nothing planned */
+};
+
 struct chaos {
     struct world world;
     const struct chaos_config *config;
@@ -37,6 +44,7 @@ struct chaos {
     pid_t proxy;                         /* 0: none */
     uint32_t toxic[SCENARIO_FAULTS_MAX]; /* number of a fault's toxic */
     struct chaos_server server;
+    struct chaos_redis redis;
     pid_t load;
     int load_status, load_err; /* load_err: read end of its stderr, -1 when closed */
     bool load_ended, drained;
@@ -84,6 +92,15 @@ int chaos_proxy_tend(struct chaos *c, struct err_ctx *ctx);
 int chaos_toxic_begins(struct chaos *c, uint32_t index, struct err_ctx *ctx);
 int chaos_toxic_ends(struct chaos *c, uint32_t index, struct err_ctx *ctx);
 void chaos_proxy_stop(struct chaos *c);
+
+/* chaos_redis.c: each does nothing when the scenario has none */
+int chaos_redis_start(struct chaos *c, struct err_ctx *ctx);
+void chaos_redis_url(const struct chaos *c, char *out, size_t size);
+int chaos_redis_fault(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
+/* End what is due, and see that both are still there. */
+int chaos_redis_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
+void chaos_redis_heal(struct chaos *c, uint64_t now);
+void chaos_redis_stop(struct chaos *c);
 
 /* chaos_load.c */
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx);

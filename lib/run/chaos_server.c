@@ -49,7 +49,7 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
     char program[600], listen[40], data[600], keys[600], trace[600], log[600], extra[sizeof c->s.server_args];
     char *argv[ARGS_MAX] = {program,      "--listen",           listen,    "--data", data, "--keys", keys,
                             "--delivery", c->s.server_delivery, "--trace", trace};
-    char sample[16];
+    char sample[16], redis[64];
     uint32_t one_in = c->flood ? c->s.load[0].flood.trace_sample : 1;
     int n = one_in ? 11 : 9,
         rc = child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
@@ -64,6 +64,11 @@ static int spawn(struct chaos *c, struct err_ctx *ctx)
         snprintf(sample, sizeof sample, "%u", one_in);
         argv[n++] = "--trace-sample";
         argv[n++] = sample;
+    }
+    if (c->s.server_redis) {
+        chaos_redis_url(c, redis, sizeof redis);
+        argv[n++] = "--presence-store";
+        argv[n++] = redis;
     }
     memcpy(extra, c->s.server_args, sizeof extra);
     char *save = NULL;

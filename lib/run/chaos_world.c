@@ -49,6 +49,7 @@ static int tick(struct chaos *c, uint64_t ns, struct err_ctx *ctx)
     int rc = chaos_server_tend(c, now, ctx);
     rc = rc ? rc : chaos_links_tend(c, now, ctx);
     rc = rc ? rc : chaos_proxy_tend(c, ctx);
+    rc = rc ? rc : chaos_redis_tend(c, now, ctx);
     rc = rc ? rc : chaos_load_tend(c, ns, ctx);
     tell(c, now);
     if (!rc && *c->config->interrupted)
@@ -79,6 +80,7 @@ static int start(struct world *w, const struct scenario *s, struct err_ctx *ctx)
     chaos_path(c, trace_dir, sizeof trace_dir, "trace");
     if (!rc && c->linked)
         rc = chaos_links_start(c, ctx);
+    rc = rc ? rc : chaos_redis_start(c, ctx);
     rc = rc ? rc : chaos_server_start(c, ctx);
     rc = rc ? rc : chaos_load_start(c, ctx);
     rc = rc ? rc : trace_open(&c->trace, &tc, ctx);
@@ -128,6 +130,8 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     case FAULT_DETACH:
     case FAULT_TOXIC:
         return chaos_link_fault(c, index, ctx);
+    case FAULT_REDIS:
+        return chaos_redis_fault(c, f, ctx);
     case FAULT_BACKUP:
         return chaos_backup(c, ctx);
     case FAULT_CORRUPT:
@@ -154,6 +158,7 @@ static int heal(struct world *w, struct err_ctx *ctx)
         c->server.restart_at = now;
     for (uint32_t i = 0; i < c->s.faults_n; i++)
         c->link_until[i] = now;
+    chaos_redis_heal(c, now);
     return c->load_ended ? 0 : tick(c, TICK_NS, ctx);
 }
 
@@ -179,6 +184,7 @@ void chaos_stop_all(struct chaos *c)
     chaos_load_stop(c, SIGINT, LOAD_STOP_NS);
     chaos_server_stop(c);
     chaos_proxy_stop(c);
+    chaos_redis_stop(c);
     if (c->tun)
         tun_world_stop(c->tun);
     c->tun = NULL;

@@ -76,6 +76,10 @@ static void carry_out(void *arg, const struct effect *e)
         if (s->bus)
             bus_send(s->bus, e->to, e->data, e->len); /* what is lost is found to be missing */
         break;
+    case EFFECT_SHARED:
+        if (s->shared)
+            shared_send(s->shared, e->order); /* what is lost is asked, or said, again */
+        break;
     }
 }
 
@@ -216,6 +220,8 @@ static void show(struct server *s)
 {
     pthread_mutex_lock(&s->shown_lock);
     node_stats(s->node, &s->shown);
+    if (s->shared)
+        shared_redis_stats(s->shared, &s->shown_shared);
     s->shown_conns = ws_server_conns(s->ws);
     s->shown_mux = mux_server_sessions(s->mux);
     pthread_mutex_unlock(&s->shown_lock);
@@ -369,6 +375,8 @@ static int open_node(struct server *s)
                              .recover_for_ns = c->recover_for_ns,
                              .beat_s = c->beat_s,
                              .presence_legacy = c->presence_legacy,
+                             .presence_shared = c->presence_url != NULL,
+                             .presence_only = c->presence_only,
                              .keys = &s->keys,
                              .seed = c->seed ? c->seed : random,
                              .epoch = store_epoch(s->store),
@@ -383,7 +391,8 @@ static int open_node(struct server *s)
         return rc;
     rc = s == first ? store_threads_start(&s->threads, s->store, ring, s, s->err)
                     : store_threads_join(&s->threads, first->threads, ring, s, s->err);
-    return rc ? rc : server_bus_open(s);
+    rc = rc ? rc : server_bus_open(s);
+    return rc ? rc : server_shared_open(s);
 }
 
 /* Where the first one listens, with the port it was given. */
@@ -416,6 +425,7 @@ static void close_all(struct server *first)
     for (uint16_t i = 0; i < first->all_n; i++) {
         struct server *s = first->all[i];
         server_bus_close(s);
+        server_shared_close(s);
         if (s->ws)
             ws_server_free(s->ws);
         server_mux_stop(s);

@@ -9,14 +9,16 @@ struct server_config {
     const char *listen;    /* ADDR:PORT */
     const char *store_url; /* rocksdb:DIR or mem: */
     const char *keys_dir;
-    const char *trace_dir;  /* NULL: off */
-    uint32_t trace_sample;  /* of so many users one; 0, 1: all */
-    unsigned features;      /* enum delivery_features */
-    uint64_t sequential_ns; /* delivery_fanout_parse */
-    bool presence_legacy;   /* old typing is replayed to who comes back */
-    const char *bus_url;    /* redis://...; NULL: alone */
-    uint16_t self, nodes;   /* this node, of so many; nodes 0 or 1: alone */
-    uint16_t threads;       /* loops, with a node each, joined by rings; 0: one */
+    const char *trace_dir;    /* NULL: off */
+    uint32_t trace_sample;    /* of so many users one; 0, 1: all */
+    unsigned features;        /* enum delivery_features */
+    uint64_t sequential_ns;   /* delivery_fanout_parse */
+    bool presence_legacy;     /* old typing is replayed to who comes back */
+    const char *bus_url;      /* redis://...; NULL: alone */
+    const char *presence_url; /* redis://...: what it knows of presence is shared; NULL: kept in memory */
+    bool presence_only;       /* it has no chats: answers what is shared */
+    uint16_t self, nodes;     /* this node, of so many; nodes 0 or 1: alone */
+    uint16_t threads;         /* loops, with a node each, joined by rings; 0: one */
     struct node_limits limits;
     uint64_t ack_timeout_ns, idle_timeout_ns, drain_ns, reserve_bytes, seed;
     uint64_t recover_for_ns;                  /* node.h */
@@ -31,6 +33,8 @@ struct server_config {
 
 /* Do bus, node and nodes fit together? ERR_USAGE says what does not. */
 int server_bus_check(const struct server_config *c, struct err_ctx *ctx);
+/* Do they fit with --presence-store and --only? */
+int server_shared_check(const struct server_config *c, struct err_ctx *ctx);
 /* Runs until SIGTERM or SIGINT was obeyed (0) or something broke: ERR_BUSY (folder or address in use), ERR_IO
  * (a failed fsync: outcome unknown, start again), ... */
 int server_run(const struct server_config *c, struct err_ctx *ctx);

@@ -1,4 +1,5 @@
-/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /reconcile, /presence. */
+/* HTTP beside the WebSocket: /healthz, /readyz, /metrics, /history/{chat}, /receipts/{chat}, /reconcile,
+ * /presence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,21 @@ static void metrics_bus(struct buf *b, const struct server *s, const struct node
     gauge(b, "bus_lost_here", "datagrams lost before they left this node", r.lost);
 }
 
+static void metrics_shared(struct buf *b, const struct server *s, const struct node_stats *st)
+{
+    struct shared_redis_stats r;
+    server_shared_stats(s, &r);
+    gauge(b, "presence_shared_up",
+          "1 while the shared copy of presence answers; else presence is best effort", st->presence_up);
+    gauge(b, "presence_shared_connects", "times it was connected", r.connects);
+    gauge(b, "presence_shared_stalls", "times it did not answer and was connected anew", r.stalls);
+    gauge(b, "presence_shared_orders", "orders given to it", r.orders);
+    gauge(b, "presence_shared_refused", "of these, not taken: it was away, or too slow", r.refused);
+    gauge(b, "presence_shared_failed", "answers that were errors", r.failed);
+    family(b, "presence_shared_answer_seconds", "gauge", "how long its last answer took");
+    buf_printf(b, "chatd_presence_shared_answer_seconds %.6f\n", (double)r.answer_us / 1e6);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
@@ -145,6 +161,8 @@ static void metrics(struct server *s, struct ws_conn *conn)
     metrics_reconcile(&b, &st);
     if (s->bus)
         metrics_bus(&b, s, &st);
+    if (s->shared)
+        metrics_shared(&b, s, &st);
     if (s->first->trace) {
         family(&b, "trace_events_total", "counter", "trace events written");
         buf_printf(&b, "chatd_trace_events_total %llu\n", (unsigned long long)trace_emitted(s->first->trace));
@@ -209,6 +227,34 @@ static void history(struct server *s, const struct ws_http_request *r)
                                         .limit = limit < 1      ? 1
                                                  : limit > 1000 ? 1000
                                                                 : (uint32_t)limit});
+}
+
+/* GET /receipts/CHAT?seq=N&after=USER&limit=N */
+static void receipts(struct server *s, const struct ws_http_request *r)
+{
+    uint64_t seq, after, limit;
+    char *end;
+    const char *digits = r->path + strlen("/receipts/");
+    uint64_t chat = strtoull(digits, &end, 10);
+    if (*digits < '0' || *digits > '9' || *end || !query_u64(r->query, "seq", 0, &seq) ||
+        !query_u64(r->query, "after", 0, &after) || !query_u64(r->query, "limit", 100, &limit) || !seq ||
+        seq > PROTO_SEQ_MAX) {
+        reply_error(r->conn, 400, "invalid", "GET /receipts/CHAT?seq=N&after=USER&limit=N");
+        return;
+    }
+    if (strncmp(r->authorization, "Bearer ", 7) != 0) {
+        reply_error(r->conn, 401, "unauthenticated", "Authorization: Bearer TOKEN is missing");
+        return;
+    }
+    const char *token = r->authorization + 7;
+    server_step(s, &(struct node_event){.kind = NODE_RECEIPTS,
+                                        .request = ws_http_id(r->conn),
+                                        .data = token,
+                                        .len = strlen(token),
+                                        .chat = chat,
+                                        .seq = seq,
+                                        .after = after,
+                                        .limit = limit < 1 ? 1 : (uint32_t)(limit > 1000 ? 1000 : limit)});
 }
 
 static void reconcile(struct server *s, const struct ws_http_request *r)
@@ -317,6 +363,8 @@ void server_http(void *arg, const struct ws_http_request *r)
         presence(s, r);
     else if (!strncmp(r->path, "/history/", 9))
         history(s, r);
+    else if (!strncmp(r->path, "/receipts/", 10))
+        receipts(s, r);
     else
         reply_error(r->conn, 404, "not_found", "there is no such page");
 }

@@ -8,6 +8,7 @@
 
 #include "bus/redis/redis.h"
 #include "bus/ring.h"
+#include "presence/redis/redis.h"
 #include "run/server.h"
 #include "run/store_threads.h"
 #include "transport/mux_server.h"
@@ -27,6 +28,7 @@ struct server {
     _Atomic int orders;
     pthread_mutex_t shown_lock;
     struct node_stats shown; /* as others may read it */
+    struct shared_redis_stats shown_shared;
     uint32_t shown_conns, shown_mux;
     struct ev_loop *loop;
     struct ws_server *ws;
@@ -35,8 +37,9 @@ struct server {
     struct now mux_now; /* read once for a few dozen records */
     uint32_t mux_steps;
     struct node *node;
-    struct now now;  /* of the last step; a tick ago at most */
-    struct bus *bus; /* NULL: a node alone */
+    struct now now;        /* of the last step; a tick ago at most */
+    struct bus *bus;       /* NULL: a node alone */
+    struct shared *shared; /* of presence; NULL: it is in this node's memory only */
     struct store *store;
     struct store_threads *threads;
     struct keys keys;
@@ -68,6 +71,11 @@ void server_stats(struct server *s, struct node_stats *out, uint32_t *conns,
 int server_bus_open(struct server *s); /* does nothing for a node alone */
 void server_bus_close(struct server *s);
 void server_bus_metrics(const struct server *s, struct bus_redis_stats *out);
+
+/* server_shared.c */
+int server_shared_open(struct server *s);
+void server_shared_close(struct server *s);
+void server_shared_stats(const struct server *s, struct shared_redis_stats *out); /* of all loops */
 
 void server_http(void *arg, const struct ws_http_request *r);
 void server_http_reply(struct server *s, uint64_t request, int status, struct shared_frame *body);

@@ -207,6 +207,7 @@ static bool one_of(const char *word, const char *const *list)
 static int check_store_fault(struct place *at, const struct scenario *s, const struct scenario_fault *f)
 {
     static const char *const ways[] = {"", "restore", "cp", "blind", "sudden", NULL};
+    static const char *const failures[] = {"kill", "stop", "cut", NULL};
     static const char *const damages[] = {"truncate", "flip", "missing-sst", "torn-wal", NULL};
     bool backed = f->duration != 0;
     for (const struct scenario_fault *other = s->faults; other < f; other++)
@@ -215,6 +216,10 @@ static int check_store_fault(struct place *at, const struct scenario *s, const s
         return scenario_error(at, ERR_INVALID, "set: must be restore, cp, blind or sudden");
     if (f->what == FAULT_RESTORE && !backed)
         return scenario_error(at, ERR_INVALID, "restore needs a backup before it, or the key for");
+    if (f->what == FAULT_REDIS && !one_of(f->set, failures))
+        return scenario_error(at, ERR_INVALID, "set: must be kill, stop or cut");
+    if (f->what == FAULT_REDIS && !s->server_redis)
+        return scenario_error(at, ERR_INVALID, "there is none: server.redis is not true");
     if (f->what == FAULT_CORRUPT && !one_of(f->set, damages))
         return scenario_error(at, ERR_INVALID, "set: must be truncate, flip, missing-sst or torn-wal");
     return 0;
@@ -264,6 +269,7 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
     case FAULT_SYNC_FAILS:
     case FAULT_BACKUP:
     case FAULT_CORRUPT:
+    case FAULT_REDIS:
         if (!f->target[0])
             memcpy(f->target, "server", sizeof "server");
         if (strcmp(f->target, "server") != 0)

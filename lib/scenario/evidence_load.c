@@ -46,17 +46,20 @@ static void read_counts(const json_t *o, struct judge_scope *scope, struct repor
     }
 }
 
-/* Only a population that types has them. */
+/* Only a population that types, reads or watches has them. */
 static void read_typing(const json_t *o, struct judge_scope *scope)
 {
     static const struct {
         const char *key;
         enum metric m;
-    } figures[] = {{"typing_shown", METRIC_TYPING_SHOWN},
-                   {"typing_back", METRIC_TYPING_BACK},
-                   {"typing_missed", METRIC_TYPING_MISSED}};
+    } figures[] = {{"typing_shown", METRIC_TYPING_SHOWN},         {"typing_back", METRIC_TYPING_BACK},
+                   {"typing_missed", METRIC_TYPING_MISSED},       {"receipts_shown", METRIC_RECEIPTS_SHOWN},
+                   {"receipts_counted", METRIC_RECEIPTS_COUNTED}, {"receipts_false", METRIC_RECEIPTS_FALSE},
+                   {"receipts_missing", METRIC_RECEIPTS_MISSING}, {"presence_shown", METRIC_PRESENCE_SHOWN}};
     struct report_times stale;
     read_times(o, "typing_stale_ms", scope, METRIC_TYPING_STALE_MS, &stale);
+    read_times(o, "receipt_ms", scope, METRIC_RECEIPT_MS, &stale);
+    read_times(o, "presence_stale_ms", scope, METRIC_PRESENCE_STALE_MS, &stale);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const json_t *v = json_object_get(o, figures[i].key);
         if (json_is_integer(v))

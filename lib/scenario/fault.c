@@ -8,7 +8,7 @@
 static const char *const names[] = {"kill-socket",   "kill-server", "blackout",   "network-change",
                                     "link",          "detach",      "toxic",      "power-cut",
                                     "restore",       "disk-full",   "sync-fails", "clock-jump",
-                                    "remove-member", "backup",      "corrupt"};
+                                    "remove-member", "backup",      "corrupt",    "redis"};
 _Static_assert(sizeof names / sizeof *names == FAULT_DO_COUNT, "each fault has its name");
 
 const char *fault_name(enum fault_do what)
@@ -80,6 +80,9 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
         break;
     case FAULT_CORRUPT:
         snprintf(out, size, "the store is damaged (%s)", f->set);
+        break;
+    case FAULT_REDIS:
+        snprintf(out, size, "redis: %s, for %s", f->set, span);
         break;
     case FAULT_DISK_FULL:
         snprintf(out, size, "disk full for %s", span);

@@ -65,6 +65,8 @@ static int read_habits(struct place *at, void *out, const json_t *v)
         NUMBER(scenario_habits, "resend_share", FIELD_SHARE, resend_share_ppm),
         NUMBER(scenario_habits, "typing_every", FIELD_DURATION, typing_every),
         NUMBER(scenario_habits, "typing_for", FIELD_DURATION, typing_for),
+        NUMBER(scenario_habits, "watch", FIELD_U32, watch),
+        NUMBER(scenario_habits, "read_after", FIELD_DURATION, read_after),
         NUMBER(scenario_habits, "storage_loss", FIELD_SHARE, storage_loss_ppm),
         FIELDS_END};
     return scenario_read_object(at, v, fields, NULL, &((struct scenario_population *)out)->habits);
@@ -128,7 +130,7 @@ static int read_do(struct place *at, void *out, const json_t *v)
     return scenario_error(
         at, ERR_INVALID,
         "must be one of kill-socket, kill-server, blackout, network-change, link, detach, toxic, "
-        "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member, backup, corrupt");
+        "power-cut, restore, disk-full, sync-fails, clock-jump, remove-member, backup, corrupt, redis");
 }
 
 static int read_when(struct place *at, void *out, const json_t *v)
@@ -178,20 +180,25 @@ static int check_fault_keys(struct place *at, const struct scenario_fault *f, co
                 {"restart", 1u << FAULT_KILL_SERVER | 1u << FAULT_POWER_CUT | 1u << FAULT_RESTORE |
                                 1u << FAULT_SYNC_FAILS},
                 {"by", 1u << FAULT_CLOCK_JUMP},
-                {"set", 1u << FAULT_LINK | 1u << FAULT_TOXIC | 1u << FAULT_RESTORE | 1u << FAULT_CORRUPT},
+                {"set", 1u << FAULT_LINK | 1u << FAULT_TOXIC | 1u << FAULT_RESTORE | 1u << FAULT_CORRUPT |
+                            1u << FAULT_REDIS},
                 {"for", 1u << FAULT_TOXIC | 1u << FAULT_BLACKOUT | 1u << FAULT_LINK | 1u << FAULT_DETACH |
-                            1u << FAULT_RESTORE | 1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER}};
+                            1u << FAULT_RESTORE | 1u << FAULT_DISK_FULL | 1u << FAULT_REMOVE_MEMBER |
+                            1u << FAULT_REDIS}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (json_object_get(v, keys[i].key) && !(keys[i].kinds >> f->what & 1))
             return scenario_error(at, ERR_INVALID, "%s means nothing for %s", keys[i].key,
                                   fault_name(f->what));
     }
-    bool lasts = f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_DISK_FULL;
+    bool lasts = f->what == FAULT_BLACKOUT || f->what == FAULT_DETACH || f->what == FAULT_DISK_FULL ||
+                 f->what == FAULT_REDIS;
     if (f->what == FAULT_CLOCK_JUMP && !f->by)
         return scenario_error(at, ERR_INVALID, "clock-jump lacks the key by");
     if (lasts && !f->duration)
         return scenario_error(at, ERR_INVALID, "%s lacks the key for", fault_name(f->what));
-    if ((f->what == FAULT_LINK || f->what == FAULT_TOXIC || f->what == FAULT_CORRUPT) && !f->set[0])
+    if ((f->what == FAULT_LINK || f->what == FAULT_TOXIC || f->what == FAULT_CORRUPT ||
+         f->what == FAULT_REDIS) &&
+        !f->set[0])
         return scenario_error(at, ERR_INVALID, "%s lacks the key set", fault_name(f->what));
     return 0;
 }
@@ -285,10 +292,19 @@ static int read_links(struct place *at, void *out, const json_t *v)
     return 0;
 }
 
+static int read_redis(struct place *at, void *out, const json_t *v)
+{
+    if (!json_is_boolean(v))
+        return scenario_error(at, ERR_INVALID, "must be true or false");
+    ((struct scenario *)out)->server_redis = json_is_true(v);
+    return 0;
+}
+
 static int read_server(struct place *at, void *out, const json_t *v)
 {
     static const struct field fields[] = {TEXT(scenario, "delivery", server_delivery),
-                                          TEXT(scenario, "args", server_args), FIELDS_END};
+                                          TEXT(scenario, "args", server_args),
+                                          CUSTOM("redis", false, read_redis), FIELDS_END};
     return scenario_read_object(at, v, fields, NULL, out);
 }
 

@@ -39,6 +39,8 @@ struct scenario_habits {
     uint64_t resend_after;             /* fixed: a person presses "send again" when no tick came */
     uint32_t resend_share_ppm;         /* so many do */
     uint64_t typing_every, typing_for; /* a person begins to type, and sends nothing after all */
+    uint32_t watch;                    /* presence of so many of those it shares chats with is shown */
+    uint64_t read_after;               /* what is shown is read, and its readers are watched */
     uint32_t storage_loss_ppm;         /* of returns to the foreground: the phone lost what it had surfaced */
 };
 
@@ -96,6 +98,8 @@ enum fault_do {
     FAULT_BACKUP,  /* a backup is made, beside the running server */
     FAULT_CORRUPT, /* the server dies and its store is damaged, `set`: truncate, flip, missing-sst, torn-wal.
                       In the simulated world the store is gone, however. A restore follows */
+    FAULT_REDIS,   /* what shares presence fails, `set`: kill (it forgets all), stop (SIGSTOP), cut (nothing
+                      arrives,   nobody is told); it is back after `for` */
     FAULT_DO_COUNT
 };
 
@@ -122,6 +126,7 @@ struct scenario {
     uint64_t send_lag_max;          /* the generator may lag so far (p99) before a result is unknown; 250ms */
     char server_delivery[64];       /* "reliable", "legacy", "legacy+retry+durable+ack+resync" (any subset) */
     char server_args[512];          /* further flags for chatd-server: "server.args" */
+    bool server_redis;              /* "server.redis": presence is shared through one */
     struct scenario_link links[SCENARIO_LINKS_MAX];
     struct scenario_population load[SCENARIO_POPULATIONS_MAX];
     struct scenario_fault faults[SCENARIO_FAULTS_MAX];

@@ -50,6 +50,8 @@ static void write_habits(struct buf *out, const struct scenario_habits *h)
     also(out, "resend_after", h->resend_after);
     also(out, "typing_every", h->typing_every);
     also(out, "typing_for", h->typing_for);
+    buf_printf(out, ", \"watch\": %" PRIu32, h->watch);
+    also(out, "read_after", h->read_after);
     share(out, "resend_share", h->resend_share_ppm);
     share(out, "storage_loss", h->storage_loss_ppm);
     buf_str(out, " }");
@@ -156,6 +158,8 @@ static void write_server(struct buf *out, const struct scenario *s)
         buf_str(out, ", ");
         text(out, "args", s->server_args);
     }
+    if (s->server_redis)
+        buf_str(out, ", \"redis\": true");
     buf_str(out, " },\n  \"links\": {");
     for (uint32_t i = 0; i < s->links_n; i++) {
         buf_printf(out, "%s\n    \"%s\": { ", i ? "," : "", s->links[i].name);

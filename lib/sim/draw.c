@@ -7,9 +7,11 @@
 #include "util/clock.h"
 #include "util/rng.h"
 
-#define FAULTS_MAX   9u
-#define STREAM       (8ull << 40)
-#define NODES_STREAM (11ull << 40)
+#define FAULTS_MAX      9u
+#define STREAM          (8ull << 40)
+#define NODES_STREAM    (11ull << 40)
+#define READING_STREAM  (12ull << 40)
+#define PRESENCE_STREAM (13ull << 40)
 
 struct draw {
     struct rng rng;
@@ -283,6 +285,51 @@ static void draw_nodes(struct scenario *s, uint64_t seed)
     }
 }
 
+/* Who watches whom, and a Redis that fails; from dice of their own, too. */
+static void draw_presence(struct scenario *s, uint64_t seed)
+{
+    static const char *const failures[] = {"kill", "stop", "cut"};
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, PRESENCE_STREAM);
+    if (strcmp(s->server_delivery, "reliable") != 0)
+        return;
+    for (uint32_t i = 0; i < s->load_n; i++) {
+        uint32_t watch = coin(&d, 50) ? (uint32_t)between(&d, 1, 12) : 0;
+        struct scenario_habits *h = &s->load[i].habits;
+        h->watch = strcmp(s->load[i].client, "reliable") ? 0 : watch;
+        if (h->watch && coin(&d, 30)) { /* suspended for longer than anybody may be thought to be there */
+            h->background_every = ms(&d, 5000, 20000);
+            h->background_for = ms(&d, 30000, 80000);
+            h->kill_after = 0;
+            s->load[i].rate_per_1000s =
+                between(&d, 2, 40); /* else they are missed by what they don't acknowledge */
+            s->duration = s->duration < 60 * NS_PER_S ? 60 * NS_PER_S : s->duration;
+        }
+    }
+    s->server_redis = coin(&d, 40);
+    for (uint32_t i = 0; s->server_redis && i < 3 && coin(&d, 50) && s->faults_n < SCENARIO_FAULTS_MAX; i++) {
+        struct scenario_fault *f = &s->faults[s->faults_n++];
+        *f = (struct scenario_fault){.what = FAULT_REDIS, .signal = SIGKILL, .share_ppm = 1000000};
+        f->at = ms(&d, 0, s->duration / NS_PER_MS - 1);
+        f->duration = ms(&d, 50, coin(&d, 30) ? 45000 : 6000);
+        snprintf(f->name, sizeof f->name, "redis-%" PRIu32, i);
+        snprintf(f->target, sizeof f->target, "server");
+        snprintf(f->set, sizeof f->set, "%s", failures[between(&d, 0, 2)]);
+    }
+}
+
+/* People who read and watch who has: from dice of their own, too. */
+static void draw_reading(struct scenario *s, uint64_t seed)
+{
+    struct draw d = {.s = s};
+    rng_seed_stream(&d.rng, seed, READING_STREAM);
+    for (uint32_t i = 0; i < s->load_n; i++)
+        if (coin(&d, 50))
+            s->load[i].habits.read_after = ms(&d, 50, 8000);
+    if (coin(&d, 25))
+        number(&d, s->server_args, sizeof s->server_args, " --receipts-each ", 1, 6, "");
+}
+
 void sim_draw(struct scenario *s, uint64_t seed)
 {
     struct draw d = {.s = s};
@@ -299,6 +346,8 @@ void sim_draw(struct scenario *s, uint64_t seed)
         draw_population(&d, i);
     draw_faults(&d);
     draw_nodes(s, seed);
+    draw_presence(s, seed);
+    draw_reading(s, seed);
     s->expect[0] = strdup("audit_violations == 0");
     s->expect_n = s->expect[0] ? 1 : 0;
 }

@@ -235,6 +235,11 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     case FAULT_CORRUPT:
         corrupt(s);
         break;
+    case FAULT_REDIS:
+        s->link_faults |= 1ull << index;
+        nodes_redis(s, f->set, true);
+        sim_plan(s, s->now_ns + f->duration, SIM_FAULT_ENDS, NULL, index);
+        break;
     case FAULT_TOXIC: /* faults_check refused it */
     case FAULT_DO_COUNT:
         break;
@@ -246,6 +251,11 @@ int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx)
 {
     const struct scenario_fault *f = &s->s->faults[index];
     bool lasts = s->link_faults >> index & 1;
+    if (lasts && f->what == FAULT_REDIS) {
+        s->link_faults &= ~(1ull << index);
+        nodes_redis(s, f->set, false);
+        return 0;
+    }
     return lasts && (f->what == FAULT_LINK || f->what == FAULT_DETACH) ? link_fault(s, index, false, ctx) : 0;
 }
 

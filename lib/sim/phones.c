@@ -186,11 +186,14 @@ static void world_phase(void *arg, const char *name)
         s->ended_ns = s->now_ns;
 }
 
-/* Their ledger knows of messages, not of members who came and went, nor of stores that were put back. */
+/* Their ledger knows of messages, not of members who came and went, nor of stores that were put back; and
+ * receipts come a second after what they are of. */
 static bool world_more(void *arg)
 {
     struct sim *s = arg;
-    return s->config.demand && !(server_all_up(s) && watch_converged(s));
+    if (!s->config.demand)
+        return !watch_receipts_settled(s);
+    return !(server_all_up(s) && watch_converged(s));
 }
 
 /* ---- what sockets tell the phones ---- */
@@ -232,7 +235,9 @@ static void read_frames(struct load_socket *c, uint64_t received)
             return;
         }
         const char *text = frame_text(c->sim, f, &n);
+        uint64_t sent_ns = f->sent_ns;
         load_frame(c->phone, text, n);
+        watch_heard(c->sim, c->user, sent_ns);
         frame_free(f, true);
     }
 }
@@ -339,6 +344,8 @@ static int one_population(struct sim *s, uint32_t i, struct err_ctx *ctx)
                                                .resend_share_ppm = p->habits.resend_share_ppm,
                                                .typing_every = p->habits.typing_every,
                                                .typing_for = p->habits.typing_for,
+                                               .watch = p->habits.watch,
+                                               .read_after = p->habits.read_after,
                                                .storage_loss_ppm = p->habits.storage_loss_ppm}};
     out->on_gap = on_gap;
     memcpy(out->name, p->name, sizeof p->name);
@@ -405,6 +412,7 @@ int phones_new(struct sim *s, struct err_ctx *ctx)
                                       .phase = world_phase,
                                       .watch = watch_phone,
                                       .forgot = watch_forgot,
+                                      .here = watch_here,
                                       .more = world_more,
                                       .arg = s}};
     watch_devices(s);

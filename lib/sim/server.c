@@ -90,6 +90,10 @@ void server_effect(void *arg, const struct effect *e)
         if (v->bus)
             bus_send(v->bus, e->to, e->data, e->len);
         break;
+    case EFFECT_SHARED:
+        sim_mix(s, (uint64_t)e->order->op << 32 | e->order->n);
+        nodes_order(v, e->order);
+        break;
     }
 }
 
@@ -122,6 +126,7 @@ static void send_frame(struct load_socket *c)
     c->down_end += framed(bytes);
     f->n = n;
     f->end = c->down_end;
+    f->sent_ns = s->now_ns;
     for (uint32_t i = 0; i < n; i++) {
         shared_frame_ref(f->object[i]); /* until it was reported as written */
         sim_mix(s, hash_bytes(f->object[i]->data, f->object[i]->len, f->end));
@@ -236,6 +241,7 @@ bool server_console(struct load_socket *c)
 
 void server_frame(struct sim *s, struct load_socket *c, const char *p, size_t n)
 {
+    watch_arrived(s, c->user); /* by another device of theirs, which the phone knows nothing of */
     if (c->number && !c->closing)
         server_step(c->server,
                     &(struct node_event){.kind = NODE_FRAME, .conn = c->number, .data = p, .len = n});
@@ -299,6 +305,8 @@ static void end_conn(struct load_socket *c, enum stream_event e)
 void server_event(struct load_socket *c, enum stream_event e)
 {
     struct sim *s = c->sim;
+    if (e == STREAM_DATA)
+        watch_arrived(s, c->user);
     if (c->server->stopped) {
         c->unheard = true;
         if (e != STREAM_DATA && e != STREAM_ROOM && e != STREAM_CONNECTED)

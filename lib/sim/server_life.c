@@ -22,6 +22,8 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
         int rc = !value;
         if (strcmp(w, "--backlog") == 0)
             s->limits.backlog_max = n;
+        else if (strcmp(w, "--receipts-each") == 0)
+            s->limits.receipts_each = (uint32_t)n;
         else if (strcmp(w, "--queue") == 0 && !(rc = rc ? rc : units_size(&n, value, ctx)))
             s->limits.queue_bytes = (uint32_t)n;
         else if (strcmp(w, "--disk") == 0)
@@ -48,6 +50,7 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
             return err_set(
                 ctx, ERR_UNSUPPORTED,
                 "%s: server.args: '%s' means nothing in the simulated world, which knows --backlog N, "
+                "--receipts-each N, "
                 "--queue SIZE, --rate N, --burst N, --fanout MODE, --presence current|legacy, for the time "
                 "of an "
                 "fsync --disk TIME, and for up to 4 nodes --nodes N, --bus-drop PARTS-PER-MILLION, "
@@ -120,6 +123,7 @@ int server_start(struct sim_server *v, struct err_ctx *ctx)
                              .hello_timeout_ns = 10 * NS_PER_S,
                              .beat_s = 10,
                              .presence_legacy = s->presence_legacy,
+                             .presence_shared = s->shared != NULL,
                              .keys = &s->keys,
                              .seed = random,
                              .epoch = store_epoch(v->store),
@@ -176,6 +180,7 @@ static void process_ends(struct sim_server *v, bool off)
     count(v, &v->commits, &v->messages, &v->sessions_max);
     bus_close(v->bus);
     v->bus = NULL;
+    nodes_unplug(v);
     /* what was being written when the process died is on the disk, or is not */
     if (v->flying && rng_hit(&s->rng, RNG_SHARE(500000)))
         job_run_commit(v->store, v->flying);
@@ -283,6 +288,7 @@ void server_continue(struct sim_server *v)
     if (!v->stopped)
         return;
     v->stopped = false;
+    s->stood_ns = s->now_ns;
     nodes_freeze(v, false);
     server_plan_tick(v, s->now_ns);
     if (v->told_to_stop)

@@ -111,6 +111,12 @@ static bool plainer_people(struct shrink *k)
         p->habits.typing_every = p->habits.typing_for = 0;
         any |= keeps(k);
         p = &candidate(k)->load[i];
+        p->habits.watch = 0;
+        any |= keeps(k);
+        p = &candidate(k)->load[i];
+        p->habits.read_after = 0;
+        any |= keeps(k);
+        p = &candidate(k)->load[i];
         p->habits.resend_after = p->habits.resend_share_ppm = 0;
         any |= keeps(k);
         candidate(k)->load[i].chats_per_client = 1;

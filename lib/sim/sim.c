@@ -120,6 +120,9 @@ static int dispatch(struct sim *s, const struct sim_event *e, struct err_ctx *ct
     case SIM_BUS:
         nodes_due(s, e->at_ns);
         break;
+    case SIM_SHARED:
+        nodes_shared_due(s, e->at_ns);
+        break;
     case SIM_BUS_CUT:
         nodes_cut(e->p, e->a != 0);
         break;
@@ -208,10 +211,10 @@ int sim_new(struct sim **out, const struct sim_config *c, struct err_ctx *ctx)
     buf_init(&s->text, 1u << 24);
     int rc = net_init(s, ctx);
     rc = rc ? rc : faults_check(s, ctx);
-    rc = rc ? rc : watch_new(s, ctx);
+    rc = rc ? rc : server_init(s, ctx);
+    rc = rc ? rc : watch_new(s, ctx); /* what the server promises is in its arguments */
     if (!rc && c->dir)
         rc = open_traces(s, ctx);
-    rc = rc ? rc : server_init(s, ctx);
     rc = rc ? rc : phones_new(s, ctx);
     if (rc) {
         sim_free(s);

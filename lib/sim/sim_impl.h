@@ -8,6 +8,7 @@
 #include "netem/link.h"
 #include "netem/stream.h"
 #include "node/node.h"
+#include "presence/shared_mem.h"
 #include "sim/sim.h"
 
 #define SIM_SERVER_ADDR   0xC6130001u /* 198.19.0.1, as in the real world */
@@ -34,6 +35,7 @@ enum sim_kind {
     SIM_IMAGE,      /* a: index of the restore that will want it */
     SIM_MEMBERS,    /* p: struct sim_change */
     SIM_BUS,        /* a datagram between nodes is due */
+    SIM_SHARED,     /* what nodes share of presence: something is due */
     SIM_BUS_CUT,    /* p: a node that is cut off; a: 1, or 0: joined again */
     SIM_KINDS
 };
@@ -56,9 +58,10 @@ struct sim_radio {
 /* One frame on its way: what the phone wrote, or references to what the server did. */
 struct sim_frame {
     struct sim_frame *next;
-    uint64_t end; /* in the byte stream of its direction */
-    uint32_t n;   /* bytes of `data`, or number of `object`s */
-    int code;     /* a close frame: its code; 0: none */
+    uint64_t end;     /* in the byte stream of its direction */
+    uint64_t sent_ns; /* of the server's */
+    uint32_t n;       /* bytes of `data`, or number of `object`s */
+    int code;         /* a close frame: its code; 0: none */
     union {
         struct shared_frame *object[1];
         char data[1];
@@ -111,6 +114,7 @@ struct sim_server {
     struct sim *sim;
     uint16_t index;
     struct bus *bus; /* NULL: alone, or down */
+    struct shared *shared;
     struct kv *kv;
     struct store *store;
     struct node *node;
@@ -163,6 +167,10 @@ struct sim {
     uint64_t bus_ns; /* when SIM_BUS is planned; 0: not */
     uint64_t bus_drop, cut_every_ns, cut_for_ns;
     bool healed;
+    uint64_t stood_ns;         /* when a server last went on after SIGSTOP */
+    struct shared_mem *shared; /* NULL: presence is each node's own */
+    uint64_t shared_ns;        /* when SIM_SHARED is planned; 0: not */
+    uint32_t shared_faults;    /* that last */
     /* phones.c */
     struct load *load;
     struct load_population populations[SCENARIO_POPULATIONS_MAX];
@@ -279,6 +287,10 @@ void nodes_begin(struct sim *s); /* the load begins: nodes are cut off now and t
 void nodes_cut(struct sim_server *v, bool cut);
 void nodes_heal(struct sim *s);
 void nodes_freeze(struct sim_server *v, bool frozen);
+void nodes_unplug(struct sim_server *v);
+void nodes_order(struct sim_server *v, const struct shared_order *o);
+void nodes_shared_due(struct sim *s, uint64_t at_ns);
+void nodes_redis(struct sim *s, const char *how, bool begins);
 
 /* faults.c */
 int faults_check(struct sim *s, struct err_ctx *ctx);

@@ -8,10 +8,11 @@
 #include "audit/live.h"
 #include "shard/shard.h"
 
-#define NOTES      32768u            /* a power of two; of more, the oldest are forgotten */
-#define WATCH_NS   (100 * NS_PER_MS) /* between two looks at what is shown */
-#define STORY_MAX  40u
-#define STORY_CHAT 12u
+#define NOTES       32768u            /* a power of two; of more, the oldest are forgotten */
+#define WATCH_NS    (100 * NS_PER_MS) /* between two looks at what is shown */
+#define CATCH_UP_NS (1500 * NS_PER_MS)
+#define STORY_MAX   40u
+#define STORY_CHAT  12u
 
 struct sim_note {
     uint64_t at_ns, chat, user, arg;
@@ -44,6 +45,8 @@ int watch_new(struct sim *s, struct err_ctx *ctx)
                               .resumes = (features & DELIVERY_ACK) && (features & DELIVERY_RESYNC)};
     p.copies = sim_keeps_copies(s);
     p.typing = !strstr(s->s->server_args, "--presence legacy");
+    p.presence = features == DELIVERY_RELIABLE && p.typing;
+    p.receipts_each = features == DELIVERY_RELIABLE ? s->limits.receipts_each : 0;
     p.recovers = features == DELIVERY_RELIABLE && sim_keeps_copies(s);
     s->live = live_new(&p);
     s->notes = calloc(NOTES, sizeof *s->notes);
@@ -121,6 +124,52 @@ void watch_restored(struct sim *s, bool blind)
 
 /* ---- the phones ---- */
 
+void watch_arrived(struct sim *s, uint64_t user)
+{
+    live_arrived(s->live, user, s->now_ns);
+}
+
+void watch_heard(struct sim *s, uint64_t user, uint64_t sent_ns)
+{
+    if (sent_ns < s->stood_ns + CATCH_UP_NS)
+        return; /* a server that stood still has a round of its clocks to find out what it missed */
+    live_heard(s->live, user, sent_ns);
+}
+
+void watch_here(void *arg, uint64_t user, bool there)
+{
+    struct sim *s = arg;
+    note(s, there ? "is there" : "is gone", NULL, 0, user, 0);
+    live_here(s->live, user, there, s->now_ns);
+}
+
+static void presence_shown(struct sim *s, const struct client *c, const struct msg *m)
+{
+    enum live_shown shown = slice_is(m->code, "online") || slice_is(m->code, "away") ? LIVE_SHOWN_THERE
+                            : slice_is(m->code, "offline")                           ? LIVE_SHOWN_GONE
+                                                                                     : LIVE_SHOWN_NOTHING;
+    note(s,
+         shown == LIVE_SHOWN_THERE  ? "shows as there"
+         : shown == LIVE_SHOWN_GONE ? "shows as offline"
+                                    : "shows nothing of",
+         NULL, 0, c->user, m->user);
+    live_presence(s->live, c->user, m->user, shown, s->now_ns);
+}
+
+static void watch_cursors(struct sim *s, const struct client *c, const struct msg *m)
+{
+    for (uint32_t i = 0; m->t == MSG_HELLO && i < m->resume_n; i++)
+        live_claims(s->live, c->user, m->resume[i].chat, m->resume[i].seq);
+    if (m->t == MSG_ACK)
+        live_acks(s->live, c->user, m->chat, m->seq);
+    if (m->t == MSG_READ) {
+        note(s, "has read", NULL, m->chat, c->user, m->seq);
+        live_reads(s->live, c->user, c->device, m->chat, m->seq);
+    }
+    if (m->t == MSG_RECEIPTS)
+        live_watches(s->live, c->user, c->device, m->chat, m->away);
+}
+
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e)
 {
     struct sim *s = arg;
@@ -142,6 +191,16 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
             note(s, "sends", &m->id, m->chat, c->user, e->attempt);
         if (m->t == MSG_TYPING)
             live_typed(s->live, c->user, m->chat, s->now_ns);
+        watch_cursors(s, c, m);
+        break;
+    case CLIENT_RECEIPT:
+        note(s, "is shown a receipt, read", NULL, e->chat, c->user, e->seq);
+        live_receipt(s->live, c->user, c->device, e->chat, e->user, e->delivered, e->seq);
+        break;
+    case CLIENT_COUNTS:
+        for (uint32_t i = 0; i < m->counts_n; i++)
+            live_counted(s->live, c->user, m->chat, m->counts[i].to, m->counts[i].delivered,
+                         m->counts[i].read);
         break;
     case CLIENT_ACCEPTED:
         note(s, "sees accepted", &e->id, e->chat, c->user, e->seq);
@@ -164,6 +223,12 @@ void watch_phone(void *arg, const struct client *c, const struct client_effect *
         note(s, e->type == CLIENT_TYPING ? "shows typing of" : "shows no more typing of", NULL, e->chat,
              c->user, e->user);
         live_typing(s->live, c->user, c->device, e->chat, e->user, e->type == CLIENT_TYPING, s->now_ns);
+        break;
+    case CLIENT_PRESENCE:
+        presence_shown(s, c, m);
+        break;
+    case CLIENT_PRESENCE_LOST:
+        live_presence_lost(s->live, c->user);
         break;
     case CLIENT_UNCONFIRMED:
         note(s, "is asked for copies", NULL, m->chat, c->user, m->ranges_n);
@@ -202,6 +267,11 @@ void watch_time(struct sim *s)
 }
 
 /* ---- the end ---- */
+
+bool watch_receipts_settled(struct sim *s)
+{
+    return live_receipts_settled(s->live);
+}
 
 bool watch_converged(struct sim *s)
 {

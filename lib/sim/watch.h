@@ -19,10 +19,14 @@ void watch_restored(struct sim *s, bool blind);
 /* From lib/load: what a phone's client did, before it is carried out; and that it lost its storage. */
 void watch_phone(void *arg, const struct client *c, const struct client_effect *e);
 void watch_time(struct sim *s); /* after each event */
+void watch_arrived(struct sim *s, uint64_t user);
+void watch_heard(struct sim *s, uint64_t user, uint64_t sent_ns);
+void watch_here(void *arg, uint64_t user, bool there);
 void watch_forgot(void *arg, uint64_t user, uint32_t device);
 /* Something that concerns everybody: "server killed". */
 void watch_note(struct sim *s, const char *what, uint64_t arg);
 bool watch_converged(struct sim *s);
+bool watch_receipts_settled(struct sim *s);
 void watch_finish(struct sim *s);
 void watch_result(const struct sim *s, struct sim_result *out);
 

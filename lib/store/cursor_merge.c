@@ -2,12 +2,10 @@
 
 void kv_cursor_merge(uint8_t into[KV_CURSOR_BYTES], const uint8_t later[KV_CURSOR_BYTES])
 {
-    if (memcmp(into, later, 8) != 0) {
-        memcpy(into, later, KV_CURSOR_BYTES);
-        return;
-    }
     /* big-endian numbers compare as bytes */
-    for (int at = 8; at < KV_CURSOR_BYTES; at += 8)
-        if (memcmp(into + at, later + at, 8) < 0)
-            memcpy(into + at, later + at, 8);
+    bool other_epoch = memcmp(into, later, 8) != 0;
+    if (other_epoch || memcmp(into + 8, later + 8, 8) < 0)
+        memcpy(into, later, 16);
+    if (memcmp(into + 16, later + 16, 8) < 0)
+        memcpy(into + 16, later + 16, 8);
 }

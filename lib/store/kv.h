@@ -63,8 +63,9 @@ struct kv {
     const struct kv_ops *ops;
 };
 
-/* A cursor row: epoch, delivered, read, 8 bytes each, big-endian. Merging keeps the maximum of each field
- * within one epoch; of two epochs the operand written later wins (names of epochs have no order). */
+/* A cursor row: epoch, delivered, read, 8 bytes each, big-endian. Merging keeps the maximum of both fields.
+ * Of two epochs (their names have no order) delivered is what was written later, since a device may have to
+ * start over; read is the maximum still: seqs only grow over a lineage, and nobody unreads a message. */
 #define KV_CURSOR_BYTES 24
 void kv_cursor_merge(uint8_t into[KV_CURSOR_BYTES], const uint8_t later[KV_CURSOR_BYTES]);
 

@@ -26,6 +26,13 @@ int store_dedup(struct store *s, uint64_t sender, const struct id *id, struct de
     return rc;
 }
 
+static void take_cursor(struct cursor *c, const uint8_t *p)
+{
+    c->epoch = get_u64(p);
+    c->delivered = get_u64(p + 8);
+    c->read = get_u64(p + 16);
+}
+
 int store_cursor(struct store *s, uint64_t chat, uint64_t user, uint32_t device, struct cursor *out,
                  struct err_ctx *ctx)
 {
@@ -36,11 +43,42 @@ int store_cursor(struct store *s, uint64_t chat, uint64_t user, uint32_t device,
     if (rc == 0 && b.len != KV_CURSOR_BYTES)
         rc = row_corrupt(ctx, "cursor", key_bytes(&k), "wrong length");
     if (rc == 0) {
-        const uint8_t *p = (const uint8_t *)b.data;
-        *out = (struct cursor){chat, user, device, get_u64(p), get_u64(p + 8), get_u64(p + 16)};
+        *out = (struct cursor){.chat = chat, .user = user, .device = device};
+        take_cursor(out, (const uint8_t *)b.data);
     }
     buf_release(&b);
     return rc;
+}
+
+struct reading_cursors {
+    store_cursor_fn *fn;
+    void *arg;
+    struct err_ctx *ctx;
+    int rc;
+};
+
+static bool read_cursor(void *arg, struct kv_bytes key, struct kv_bytes val)
+{
+    struct reading_cursors *r = arg;
+    const uint8_t *k = key.p;
+    if (key.n != KEY_CHAT_BYTES + 12 || val.n != KV_CURSOR_BYTES) {
+        r->rc = row_corrupt(r->ctx, "cursor", key, "wrong length");
+        return false;
+    }
+    struct cursor c = {.chat = get_u64(k + 2), .user = get_u64(k + 10), .device = get_u32(k + 18)};
+    take_cursor(&c, val.p);
+    return r->fn(r->arg, &c);
+}
+
+int store_cursors(struct store *s, uint64_t chat, store_cursor_fn *fn, void *arg, struct err_ctx *ctx)
+{
+    struct reading_cursors r = {.fn = fn, .arg = arg, .ctx = ctx};
+    struct row_key from, to;
+    key_cursor(&from, chat, 0, 0);
+    key_cursor(&to, chat, UINT64_MAX, UINT32_MAX);
+    key_after(&to);
+    int rc = scan(s, KV_CURSOR, &from, &to, false, read_cursor, &r, ctx);
+    return rc ? rc : r.rc;
 }
 
 /* --- messages of one chat --- */

@@ -170,6 +170,9 @@ int store_dedup(struct store *s, uint64_t sender, const struct id *id, struct de
                 struct err_ctx *ctx); /* ERR_NOTFOUND */
 int store_cursor(struct store *s, uint64_t chat, uint64_t user, uint32_t device, struct cursor *out,
                  struct err_ctx *ctx);
+/* The cursors of all devices in one chat, in the order (user, device); fn returning false stops. */
+typedef bool store_cursor_fn(void *arg, const struct cursor *c);
+int store_cursors(struct store *s, uint64_t chat, store_cursor_fn *fn, void *arg, struct err_ctx *ctx);
 /* Entries with seq > after and seq <= upto, rising, until limit entries or max_bytes of bodies (one entry
  * comes in any case); fn returning false stops. Pointers in the entry are good during the call only. Entry 0
  * (create) is among them only if after is UINT64_MAX. ERR_CORRUPT names the row; entries before it were

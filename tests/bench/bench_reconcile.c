@@ -1,13 +1,15 @@
 /* chat-reconcile check: rows a second of one core, and memory, over binary files, JSONL and a store, with 0,
- * 10 and 1 % differences of each class planted; all must be found, and no others. Beside it, on the same
- * rows, `sort | join` and an anti-join of SQLite.
+ * 10 and 1 % differences of each class planted; all must be found, and no others. Clients' journals as a
+ * third source say what was promised, shown, or sent only. Beside it, on the same rows, `sort | join` and an
+ * anti-join of SQLite.
  *
  *     bench_reconcile [ROWS [STORE_ROWS]]        everything, in a folder of its own
  *     bench_reconcile in DIR STEP ROWS [EACH]    one step; what it makes stays in DIR.
  *
- * Steps: make-a-bin, make-b-bin, make-a-jsonl, make-b-jsonl, make-store, bin, jsonl, shuffle-jsonl,
- * jsonl-unsorted, store (with b.bin), sort-join, sqlite. The budget's size is 100000000 rows: 8 GB a binary
- * side, 14 GB a JSONL side, 6 GB a store.
+ * Steps: make-a-bin, make-b-bin, make-a-jsonl, make-b-jsonl, make-store, make-journal, bin, jsonl,
+ * shuffle-jsonl, jsonl-unsorted, store (with b.bin), store-zombie (what a.bin knows deleted), sort-join,
+ * sqlite; bin, jsonl and store with "-journal" behind: with what journals say, too. The budget's size is
+ * 100000000 rows: 8 GB a binary side, 14 GB a JSONL side, 6 GB a store.
  */
 #include <inttypes.h>
 #include <libgen.h>
@@ -15,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +30,18 @@
 
 #define CHATS  1000u
 #define FIELDS 31u
+
+/* What is planted, `each` times each. */
+enum plant {
+    PLANT_LOST,
+    PLANT_DIVERGED,
+    PLANT_DUPLICATE,
+    PLANT_REORDERED,
+    PLANT_PHANTOM,
+    PLANT_ZOMBIE,   /* deleted in a; a store has no tombstones, and is only told of them */
+    PLANT_PROMISED, /* lost as well, and a journal holds the server's promise */
+    PLANT_KINDS
+};
 
 static char dir[1024] = "/var/tmp/bench-reconcile-XXXXXX", tool[4096];
 
@@ -82,46 +97,128 @@ static void put(struct out *o, const struct reconcile_row *r)
     fwrite(o->line.data, o->line.len, 1, o->jsonl);
 }
 
-/* `each` differences of five classes, spread evenly. */
-static void generate(const char *name, uint64_t rows, uint64_t each, bool jsonl)
+/* Every how many rows something is planted. */
+static uint64_t spacing(uint64_t rows, uint64_t each)
+{
+    return each ? rows / (each * PLANT_KINDS) : 0;
+}
+
+/* An id that no row has. */
+static void another_id(struct reconcile_row *r)
+{
+    r->id.b[0] ^= 0xff;
+    r->id.b[15] ^= 0xff;
+}
+
+static void put_planted(struct out *o, struct reconcile_row r, enum plant what)
+{
+    struct reconcile_row x = r;
+    x.seq++;
+    switch (what) {
+    case PLANT_LOST:
+    case PLANT_PROMISED:
+        return;
+    case PLANT_DIVERGED:
+        r.hash[15] ^= 1;
+        break;
+    case PLANT_DUPLICATE:
+        put(o, &r);
+        r = x;
+        break;
+    case PLANT_REORDERED:
+        r = x;
+        break;
+    case PLANT_PHANTOM:
+        put(o, &r);
+        another_id(&x);
+        r = x;
+        break;
+    default: /* a zombie is as it was */
+        break;
+    }
+    put(o, &r);
+}
+
+/* Side a: as things should be. Side b: with `each` differences of each class, spread evenly. */
+static void generate(char side, uint64_t rows, uint64_t each, bool jsonl)
 {
     char path[1200];
     struct out o = {.line = BUF_INIT(4096)};
-    uint64_t step = each ? rows / (each * 5) : 0, planted = 0;
-    snprintf(path, sizeof path, "%s/%s.%s", dir, name, jsonl ? "jsonl" : "bin");
+    uint64_t step = spacing(rows, each), planted = 0;
+    snprintf(path, sizeof path, "%s/%c.%s", dir, side, jsonl ? "jsonl" : "bin");
     if (jsonl ? !(o.jsonl = fopen(path, "we")) : reconcile_bin_new(&o.bin, path, FIELDS, NULL))
         die(path);
     for (uint64_t i = 0; i < rows; i++) {
-        struct reconcile_row r = row(i, rows), x = r;
-        if (!step || i % step || planted == each * 5) {
+        struct reconcile_row r = row(i, rows);
+        bool here = step && i % step == 0 && planted < each * PLANT_KINDS;
+        enum plant what = here ? (enum plant)(planted++ % PLANT_KINDS) : PLANT_KINDS;
+        if (side == 'a' && what == PLANT_ZOMBIE)
+            r.flags = RECONCILE_DELETED;
+        if (side == 'b' && here)
+            put_planted(&o, r, what);
+        else
             put(&o, &r);
-            continue;
-        }
-        x.seq++;
-        switch (planted++ % 5) {
-        case 0: /* lost */
-            break;
-        case 1: /* diverged */
-            r.hash[15] ^= 1;
-            put(&o, &r);
-            break;
-        case 2: /* duplicate */
-            put(&o, &r);
-            put(&o, &x);
-            break;
-        case 3: /* reordered */
-            put(&o, &x);
-            break;
-        default: /* phantom */
-            put(&o, &r);
-            x.id.b[0] ^= 0xff;
-            x.id.b[15] ^= 0xff;
-            put(&o, &x);
-        }
     }
     if (o.bin ? reconcile_bin_close(o.bin, NULL) : fclose(o.jsonl))
         die("write");
     buf_release(&o.line);
+}
+
+static void journal_row(FILE *f, const char *op, const struct reconcile_row *r)
+{
+    char id[ID_TEXT + 1], hash[BASE64_LEN(16) + 1] = "";
+    bool surfaced = !strcmp(op, "surfaced");
+    fprintf(f, "{\"op\":\"%s\",\"user\":\"%" PRIu64 "\",\"device\":1,\"chat\":\"%" PRIu64 "\",\"id\":\"%s\"",
+            op, surfaced ? r->from + 1 : r->from, r->chat, id_str(&r->id, id));
+    if (!strcmp(op, "sent")) {
+        base64url_encode(hash, r->hash, sizeof r->hash);
+        fprintf(f, ",\"ts_us\":%" PRIu64 ",\"intent\":1,\"kind\":\"text\",\"hash\":\"%s\"}\n", r->ts_us,
+                hash);
+        return;
+    }
+    fprintf(f, ",\"epoch\":\"%" PRIu64 "\",\"seq\":%" PRIu64, r->epoch, r->seq);
+    if (surfaced)
+        fprintf(f, ",\"from\":\"%" PRIu64 "\"", r->from);
+    fputs("}\n", f);
+}
+
+/* The journals know what was promised and lost, what was shown and no log has, what was sent and never
+ * accepted; and of as many messages that all is well. */
+static void generate_journal(uint64_t rows, uint64_t each)
+{
+    char path[1200];
+    uint64_t step = spacing(rows, each);
+    FILE *f;
+    snprintf(path, sizeof path, "%s/journal", dir);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/journal/phones.jsonl", dir);
+    if (!(f = fopen(path, "we")))
+        die(path);
+    for (uint64_t n = 0; n < each * PLANT_KINDS; n++) {
+        struct reconcile_row r = row(n * step, rows), x = r;
+        x.seq++;
+        x.id.b[15] ^= 0xff;
+        switch (n % PLANT_KINDS) {
+        case PLANT_PROMISED:
+            journal_row(f, "sent", &r);
+            journal_row(f, "accepted", &r);
+            break;
+        case PLANT_LOST:
+            journal_row(f, "surfaced", &x);
+            break;
+        case PLANT_DIVERGED:
+            journal_row(f, "sent", &x);
+            break;
+        case PLANT_PHANTOM: /* the true row beside it */
+            journal_row(f, "sent", &r);
+            journal_row(f, "accepted", &r);
+            break;
+        default:
+            break;
+        }
+    }
+    if (fclose(f))
+        die("write");
 }
 
 struct ran {
@@ -166,22 +263,60 @@ static uint64_t number(const char *json, const char *key)
     return p ? strtoull(p + strlen(name), NULL, 10) : UINT64_MAX;
 }
 
-static void check(const char *what, const char *a, const char *b, uint64_t each, bool sorted, double budget)
+/* What must be found, as the key of the result and how often each of it. */
+struct expected {
+    const char *key;
+    unsigned times;
+};
+
+static void compare_counts(const char *what, const struct ran *r, const struct expected *e, uint64_t each)
 {
-    static const char *const classes[] = {"lost", "diverged", "duplicate", "reordered", "phantom"};
-    struct ran r;
-    char *argv[] = {tool, "check", "--json", (char *)a, (char *)b, sorted ? "--sorted" : NULL, NULL};
-    run(&r, argv);
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-        if (number(r.out, classes[i]) != each) {
-            fprintf(stderr, "%s: %s %" PRIu64 ", planted %" PRIu64 "\n%s\n", what, classes[i],
-                    number(r.out, classes[i]), each, r.out);
+    for (; e->key; e++)
+        if (number(r->out, e->key) != e->times * each) {
+            fprintf(stderr, "%s: %s %" PRIu64 ", planted %" PRIu64 "\n%s\n", what, e->key,
+                    number(r->out, e->key), e->times * each, r->out);
             exit(1);
         }
+}
+
+enum {
+    SORTED = 1,
+    TOMBSTONES = 2, /* a has them, so zombies can be told */
+    JOURNAL = 4,
+    ZOMBIES = 8 /* and nothing else */
+};
+
+static void check(const char *what, const char *a, const char *b, uint64_t each, int how, double budget)
+{
+    bool all = !(how & ZOMBIES);
+    unsigned j = how & JOURNAL ? 1 : 0;
+    /* what only journals know is missing from both logs */
+    struct expected e[] = {{"lost", 2 * all},
+                           {"diverged", all},
+                           {"duplicate", all},
+                           {"reordered", all},
+                           {"phantom", all},
+                           {"zombie", how & TOMBSTONES ? 1 : 0},
+                           {"accepted_lost", j},
+                           {"unconfirmed", 2 * j},
+                           {"never_accepted", 2 * j},
+                           {"skipped", 0},
+                           {NULL, 0}};
+    char journal[1100];
+    struct ran r;
+    snprintf(journal, sizeof journal, "journal:%s/journal", dir);
+    char *argv[] = {tool, "check", "--json", (char *)a, (char *)b, NULL, NULL, NULL};
+    int n = 5;
+    if (how & JOURNAL)
+        argv[n++] = journal;
+    if (how & SORTED)
+        argv[n] = "--sorted";
+    run(&r, argv);
+    compare_counts(what, &r, e, each);
     double rate =
         (double)number(r.out, "rows") / r.cpu_s; /* of the rows; a second pass is part of the cost */
-    printf("BENCH reconcile %s, %" PRIu64 " of each class: %.0f rows/s a core, %.1f s, %" PRIu64 " MiB", what,
-           each, rate, r.wall_s, r.rss_bytes >> 20);
+    printf("BENCH reconcile %s%s, %" PRIu64 " of each class: %.0f rows/s a core, %.1f s, %" PRIu64 " MiB",
+           what, how & JOURNAL ? " and journals" : "", each, rate, r.wall_s, r.rss_bytes >> 20);
     if (budget > 0)
         printf(" budget %.0f and 256 MiB %s", budget,
                rate >= budget && r.rss_bytes <= 256u << 20 ? "ok" : "MISSED");
@@ -267,7 +402,7 @@ static void peer_join(uint64_t rows, uint64_t each)
     peer("sort | join (lost, phantom by id)",
          "cut -d'\"' -f 14 a.jsonl | LC_ALL=C sort >a.ids; cut -d'\"' -f 14 b.jsonl | LC_ALL=C sort >b.ids; "
          "LC_ALL=C join -v 1 -v 2 a.ids b.ids | wc -l; rm a.ids b.ids",
-         2 * rows, 2 * each);
+         2 * rows, 3 * each);
 }
 
 static void peer_sqlite(uint64_t rows, uint64_t each)
@@ -280,7 +415,7 @@ static void peer_sqlite(uint64_t rows, uint64_t each)
          "'select (select count(*) from a where not exists (select 1 from b where b.id=a.id)) + (select "
          "count(*) from b where "
          "not exists (select 1 from a where a.id=b.id))' | tail -1; rm t.db a.raw b.raw",
-         2 * rows, 2 * each);
+         2 * rows, 3 * each);
 }
 
 /* What is in order already is not sorted: JSONL that must be, is taken in a random order. */
@@ -301,22 +436,36 @@ static const char *source(char *out, size_t n, const char *type, const char *nam
     return out;
 }
 
-static void step(const char *name, uint64_t rows, uint64_t each)
+static void step_check(const char *name, uint64_t each)
 {
     char a[1100], b[1100];
+    int how = strstr(name, "-journal") ? JOURNAL : 0;
+    source(a, sizeof a, "bin", "a.bin");
+    source(b, sizeof b, "bin", "b.bin");
+    if (!strncmp(name, "bin", 3))
+        check("sorted binary", a, b, each, how | SORTED | TOMBSTONES, 3e6);
+    else if (!strcmp(name, "store-zombie"))
+        check("binary and store, zombies", a, source(b, sizeof b, "store:rocksdb", "store"), each,
+              ZOMBIES | TOMBSTONES, 1e6);
+    else if (!strncmp(name, "store", 5))
+        check("store and binary", source(a, sizeof a, "store:rocksdb", "store"), b, each, how, 1e6);
+    else if (!strncmp(name, "jsonl", 5)) {
+        bool sorted = !strstr(name, "-unsorted");
+        check(sorted ? "JSONL" : "JSONL, sorting it too", source(a, sizeof a, "jsonl", "a.jsonl"),
+              source(b, sizeof b, "jsonl", "b.jsonl"), each, how | TOMBSTONES | (sorted ? SORTED : 0),
+              sorted ? 1e6 : 0);
+    } else
+        die("unknown step");
+}
+
+static void step(const char *name, uint64_t rows, uint64_t each)
+{
     if (!strncmp(name, "make-a-", 7) || !strncmp(name, "make-b-", 7))
-        generate(name[5] == 'a' ? "a" : "b", rows, each, !strcmp(name + 7, "jsonl"));
+        generate(name[5], rows, each, !strcmp(name + 7, "jsonl"));
     else if (!strcmp(name, "make-store"))
         fill_store(rows);
-    else if (!strcmp(name, "bin"))
-        check("sorted binary", source(a, sizeof a, "bin", "a.bin"), source(b, sizeof b, "bin", "b.bin"), each,
-              true, 3e6);
-    else if (!strncmp(name, "jsonl", 5))
-        check(name[5] ? "JSONL, sorting it too" : "JSONL", source(a, sizeof a, "jsonl", "a.jsonl"),
-              source(b, sizeof b, "jsonl", "b.jsonl"), each, !name[5], name[5] ? 0 : 1e6);
-    else if (!strcmp(name, "store"))
-        check("store and binary", source(a, sizeof a, "store:rocksdb", "store"),
-              source(b, sizeof b, "bin", "b.bin"), each, false, 1e6);
+    else if (!strcmp(name, "make-journal"))
+        generate_journal(rows, each);
     else if (!strcmp(name, "shuffle-jsonl"))
         shuffle();
     else if (!strcmp(name, "sort-join"))
@@ -324,23 +473,33 @@ static void step(const char *name, uint64_t rows, uint64_t each)
     else if (!strcmp(name, "sqlite"))
         peer_sqlite(rows, each);
     else
-        die("unknown step");
+        step_check(name, each);
+}
+
+/* What check is given in all its forms, with so many differences; `kind` is bin or jsonl. */
+static void both_sides(const char *kind, uint64_t rows, uint64_t each)
+{
+    char name[32];
+    for (char side = 'a'; side <= 'b'; side++) {
+        snprintf(name, sizeof name, "make-%c-%s", side, kind);
+        step(name, rows, each);
+    }
+    step(kind, rows, each);
+    if (!each)
+        return;
+    step("make-journal", rows, each);
+    snprintf(name, sizeof name, "%s-journal", kind);
+    step(name, rows, each);
 }
 
 static void everything(uint64_t rows, uint64_t in_store)
 {
     uint64_t each[] = {0, 10, rows / 100};
     char command[1100];
-    step("make-a-bin", rows, 0);
-    for (size_t i = 0; i < 3; i++) {
-        step("make-b-bin", rows, each[i]);
-        step("bin", rows, each[i]);
-    }
-    step("make-a-jsonl", rows, 0);
-    for (size_t i = 0; i < 3; i++) {
-        step("make-b-jsonl", rows, each[i]);
-        step("jsonl", rows, each[i]);
-    }
+    for (size_t i = 0; i < 3; i++)
+        both_sides("bin", rows, each[i]);
+    for (size_t i = 0; i < 3; i++)
+        both_sides("jsonl", rows, each[i]);
     step("shuffle-jsonl", rows, each[2]);
     step("jsonl-unsorted", rows, each[2]);
     step("sort-join", rows, each[2]);
@@ -348,8 +507,11 @@ static void everything(uint64_t rows, uint64_t in_store)
     step("make-store", in_store, 0);
     each[2] = in_store / 100;
     for (size_t i = 0; i < 3; i++) {
-        step("make-b-bin", in_store, each[i]);
+        both_sides("bin", in_store, each[i]);
         step("store", in_store, each[i]);
+        step("store-zombie", in_store, each[i]);
+        if (each[i])
+            step("store-journal", in_store, each[i]);
     }
     snprintf(command, sizeof command, "rm -rf %s", dir);
     if (system(command))

@@ -12,6 +12,7 @@
 
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/redis_url.h"
 
 #define WATCH_S     0.5
 #define STALLED_NS  (3 * NS_PER_S)
@@ -23,8 +24,7 @@ struct bus_redis {
     struct bus bus;
     struct bus_sink sink;
     struct ev_loop *loop;
-    char host[128], password[128], cluster[64];
-    int port;
+    struct redis_url url;
     uint16_t self, nodes;
     redisAsyncContext *in, *out; /* NULL: not connected */
     ev_timer watch, again;
@@ -34,58 +34,17 @@ struct bus_redis {
     struct bus_redis_stats stats;
 };
 
-/* ---- the URL ---- */
-
-static int copy(char *out, size_t size, const char *p, size_t n, const char *what, struct err_ctx *ctx)
-{
-    if (n >= size)
-        return err_set(ctx, ERR_INVALID, "bus: the %s is longer than %zu bytes", what, size - 1);
-    memcpy(out, p, n);
-    out[n] = 0;
-    return 0;
-}
-
-static int parse(struct bus_redis *r, const char *url, struct err_ctx *ctx)
-{
-    static const char scheme[] = "redis://";
-    if (strncmp(url, scheme, sizeof scheme - 1) != 0)
-        return err_set(ctx, ERR_INVALID, "bus '%s': redis://[:PASSWORD@]HOST[:PORT][/CLUSTER]", url);
-    const char *p = url + sizeof scheme - 1, *slash = strchr(p, '/');
-    const char *end = slash ? slash : p + strlen(p), *at = memchr(p, '@', (size_t)(end - p));
-    int rc = 0;
-    if (at) {
-        const char *colon = memchr(p, ':', (size_t)(at - p));
-        p = colon ? colon + 1 : p;
-        rc = copy(r->password, sizeof r->password, p, (size_t)(at - p), "password", ctx);
-        p = at + 1;
-    }
-    const char *colon = memchr(p, ':', (size_t)(end - p));
-    rc = rc ? rc : copy(r->host, sizeof r->host, p, (size_t)((colon ? colon : end) - p), "host", ctx);
-    rc = rc ? rc
-            : copy(r->cluster, sizeof r->cluster, slash ? slash + 1 : "", slash ? strlen(slash + 1) : 0,
-                   "name of the cluster", ctx);
-    if (rc)
-        return rc;
-    char *rest = NULL;
-    r->port = colon ? (int)strtol(colon + 1, &rest, 10) : 6379;
-    if (!r->host[0] || r->port < 1 || r->port > 65535 || (rest && rest != end))
-        return err_set(ctx, ERR_INVALID, "bus '%s': redis://[:PASSWORD@]HOST[:PORT][/CLUSTER]", url);
-    if (!r->cluster[0])
-        strcpy(r->cluster, "main");
-    return 0;
-}
-
 int bus_redis_check(const char *url, struct err_ctx *ctx)
 {
-    struct bus_redis r = {0};
-    return parse(&r, url, ctx);
+    struct redis_url u;
+    return redis_url_parse(&u, url, "bus", ctx);
 }
 
 /* ---- connections ---- */
 
 static void channel(const struct bus_redis *r, char out[CHANNEL_MAX], uint16_t node)
 {
-    snprintf(out, CHANNEL_MAX, "chatd:%s:%u", r->cluster, node);
+    snprintf(out, CHANNEL_MAX, "chatd:%s:%u", r->url.cluster, node);
 }
 
 static void plan_again(struct bus_redis *r)
@@ -118,7 +77,7 @@ static void gone(const redisAsyncContext *c, int status)
     struct bus_redis *r = c->data;
     bool ours = c == r->in || c == r->out;
     if (status != REDIS_OK && ours)
-        log_warn("bus: redis at %s:%d: %s", r->host, r->port, c->errstr);
+        log_warn("bus: redis at %s:%d: %s", r->url.host, r->url.port, c->errstr);
     if (c == r->in) {
         r->in = NULL;
         r->subscribed = false;
@@ -142,7 +101,7 @@ static void on_message(redisAsyncContext *c, void *reply, void *arg)
     if (c != r->in || !m)
         return;
     if (m->type == REDIS_REPLY_ERROR) {
-        log_warn("bus: redis at %s:%d: %s", r->host, r->port, m->str);
+        log_warn("bus: redis at %s:%d: %s", r->url.host, r->url.port, m->str);
         return;
     }
     if (m->type != REDIS_REPLY_ARRAY || m->elements != 3)
@@ -150,7 +109,7 @@ static void on_message(redisAsyncContext *c, void *reply, void *arg)
     r->fed_ns = clock_mono_ns();
     if (m->element[2]->type == REDIS_REPLY_INTEGER) { /* subscribed */
         if (!r->subscribed)
-            log_info("bus: node %u of %u, redis at %s:%d", r->self, r->nodes, r->host, r->port);
+            log_info("bus: node %u of %u, redis at %s:%d", r->self, r->nodes, r->url.host, r->url.port);
         r->subscribed = true;
         r->again_s = AGAIN_S;
         r->stats.connects++;
@@ -162,9 +121,9 @@ static void on_message(redisAsyncContext *c, void *reply, void *arg)
 
 static redisAsyncContext *dial(struct bus_redis *r)
 {
-    redisAsyncContext *c = redisAsyncConnect(r->host, r->port);
+    redisAsyncContext *c = redisAsyncConnect(r->url.host, r->url.port);
     if (!c || c->err) {
-        log_warn("bus: redis at %s:%d: %s", r->host, r->port, c ? c->errstr : "no memory");
+        log_warn("bus: redis at %s:%d: %s", r->url.host, r->url.port, c ? c->errstr : "no memory");
         if (c)
             redisAsyncFree(c);
         return NULL;
@@ -176,8 +135,8 @@ static redisAsyncContext *dial(struct bus_redis *r)
     }
     redisAsyncSetConnectCallback(c, come);
     redisAsyncSetDisconnectCallback(c, gone);
-    if (r->password[0])
-        redisAsyncCommand(c, NULL, NULL, "AUTH %s", r->password);
+    if (r->url.password[0])
+        redisAsyncCommand(c, NULL, NULL, "AUTH %s", r->url.password);
     return c;
 }
 
@@ -228,7 +187,7 @@ static void on_watch(struct ev_loop *loop, ev_timer *w, int events)
     if (ev_is_active(&r->again))
         return;
     if (clock_mono_ns() - r->fed_ns >= STALLED_NS) {
-        log_warn("bus: redis at %s:%d does not answer: connecting anew", r->host, r->port);
+        log_warn("bus: redis at %s:%d does not answer: connecting anew", r->url.host, r->url.port);
         r->stats.stalls++;
         hang_up(r);
         plan_again(r);
@@ -277,7 +236,7 @@ int bus_redis_new(struct bus **out, struct ev_loop *loop, const char *url, uint1
     struct bus_redis *r = calloc(1, sizeof *r);
     if (!r)
         return err_set(ctx, ERR_NOMEM, "no memory for a bus");
-    int rc = parse(r, url, ctx);
+    int rc = redis_url_parse(&r->url, url, "bus", ctx);
     if (rc) {
         free(r);
         return rc;

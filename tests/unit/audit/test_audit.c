@@ -45,12 +45,16 @@ static void accepted(int n, int seq)
         "{\"op\":\"accepted\",\"user\":\"1\",\"id\":\"%s\",\"chat\":\"1\",\"epoch\":\"9\",\"seq\":%d}\n",
         idn(n), seq);
 }
-static void surfaced(int user, int n, int seq, int from)
+static void surfaced_in(int epoch, int user, int n, int seq, int from)
 {
     buf_printf(&text,
-               "{\"op\":\"surfaced\",\"user\":\"%d\",\"device\":1,\"chat\":\"1\",\"epoch\":\"9\",\"seq\":%d,"
+               "{\"op\":\"surfaced\",\"user\":\"%d\",\"device\":1,\"chat\":\"1\",\"epoch\":\"%d\",\"seq\":%d,"
                "\"id\":\"%s\",\"from\":\"%d\"}\n",
-               user, seq, idn(n), from);
+               user, epoch, seq, idn(n), from);
+}
+static void surfaced(int user, int n, int seq, int from)
+{
+    surfaced_in(9, user, n, seq, from);
 }
 static void whole(int n)
 {
@@ -226,6 +230,82 @@ static void test_one_message_at_two_seqs(void **state)
     found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 2");
 }
 
+static void stored(int n, int epoch, int seq)
+{
+    struct err_ctx ctx = {0};
+    struct entry e = {
+        .chat = 1, .epoch = (uint64_t)epoch, .seq = (uint64_t)seq, .sender = 1, .op = ENTRY_MESSAGE};
+    if (!a)
+        assert_int_equal(audit_new(&a, &ctx), 0);
+    assert_int_equal(id_parse(&e.id, idn(n), ID_TEXT), 0);
+    assert_int_equal(audit_add_entry(a, &e, &ctx), 0);
+}
+
+/* User 2 was shown it at seq 1; a restore took it, and it was sent again. */
+static void sent_again(void)
+{
+    sent(1);
+    surfaced(2, 1, 1, 1);
+    surfaced_in(5, 3, 1, 101, 1);
+}
+
+static void test_what_a_restore_took_may_be_sent_again_and_stands_where_it_went_last(void **state)
+{
+    (void)state;
+    sent_again();
+    stored(1, 5, 101);
+    run(true);
+    assert_int_equal(r.violations, 0);
+}
+
+static void test_what_was_sent_again_is_not_in_the_store_twice(void **state)
+{
+    (void)state;
+    sent_again();
+    stored(1, 9, 1);
+    stored(1, 5, 101);
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 101");
+}
+
+static void test_what_was_sent_again_is_not_back_at_its_old_place(void **state)
+{
+    (void)state;
+    sent_again();
+    stored(1, 9, 1);
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 101");
+}
+
+static void test_two_epochs_of_one_message_are_not_believed_without_the_store(void **state)
+{
+    (void)state;
+    sent_again();
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 101");
+}
+
+static void test_what_was_sent_again_has_one_seq_in_the_new_epoch(void **state)
+{
+    (void)state;
+    sent_again();
+    accepted(1, 1);
+    surfaced_in(5, 1, 1, 102, 1);
+    stored(1, 5, 101);
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 101 and 102");
+}
+
+static void test_what_was_sent_again_had_one_seq_in_the_old_epoch(void **state)
+{
+    (void)state;
+    sent_again();
+    surfaced(1, 1, 2, 1);
+    stored(1, 5, 101);
+    run(true);
+    found_only(AUDIT_STORED_TWICE, 1, "at seq 1 and 2");
+}
+
 static void test_accepted_but_not_in_the_store(void **state)
 {
     (void)state;
@@ -277,6 +357,12 @@ int main(void)
         T(test_shown_under_another_name),
         T(test_two_messages_at_one_seq),
         T(test_one_message_at_two_seqs),
+        T(test_what_a_restore_took_may_be_sent_again_and_stands_where_it_went_last),
+        T(test_what_was_sent_again_is_not_in_the_store_twice),
+        T(test_what_was_sent_again_is_not_back_at_its_old_place),
+        T(test_two_epochs_of_one_message_are_not_believed_without_the_store),
+        T(test_what_was_sent_again_has_one_seq_in_the_new_epoch),
+        T(test_what_was_sent_again_had_one_seq_in_the_old_epoch),
         T(test_accepted_but_not_in_the_store),
         T(test_many_violations_are_counted_beyond_those_named),
         T(test_an_empty_journal_proves_nothing),

@@ -65,7 +65,8 @@ static void open_store(struct story *t)
 static struct story *begin(void)
 {
     struct story *t = calloc(1, sizeof *t);
-    const struct live_promises all = {true, true, true, false, false, true};
+    const struct live_promises all = {
+        .log = true, .dedup = true, .resumes = true, .typing = true, .receipts_each = 32};
     const struct member_row rows[] = {{CHAT, 7, 0, UINT64_MAX, 1}, {CHAT, 8, 0, UINT64_MAX, 0}};
     t->live = live_new(&all);
     assert_int_equal(kv_mem_open(&t->kv, NULL), 0);
@@ -332,6 +333,76 @@ static void test_a_cursor_that_goes_back(void **state)
     end(t);
 }
 
+static void test_read_does_not_go_back_with_a_new_epoch(void **state)
+{
+    (void)state;
+    struct story *t = begin();
+    live_cursor(t->live, &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = EPOCH, .read = 5});
+    live_cursor(t->live, &(struct cursor){.chat = CHAT, .user = 8, .device = 1, .epoch = 6, .read = 4});
+    finds(t, LIVE_CURSOR);
+    end(t);
+}
+
+/* 7 watches what 8 has got and read of two messages. */
+static struct story *watched(void)
+{
+    struct story *t = begin();
+    live_watches(t->live, 7, 1, CHAT, true);
+    said(t, 2, 1);
+    said(t, 3, 2);
+    shown(t, 2, 1);
+    shown(t, 3, 2);
+    live_acks(t->live, 8, CHAT, 2);
+    live_reads(t->live, 8, 1, CHAT, 1);
+    return t;
+}
+
+static void test_receipts_that_are_true_and_come(void **state)
+{
+    (void)state;
+    struct story *t = watched();
+    assert_false(live_converged(t->live));
+    live_receipt(t->live, 7, 1, CHAT, 8, 1, 0);
+    live_receipt(t->live, 7, 1, CHAT, 8, 2, 1);
+    live_receipt(t->live, 7, 1, CHAT, 7, 2, 0); /* the author has both, and need not say so */
+    live_counted(t->live, 7, CHAT, 2, 1, 0);
+    assert_true(live_converged(t->live));
+    live_finish(t->live);
+    assert_null(live_violation(t->live));
+    end(t);
+}
+
+static void test_receipts_that_lie_go_back_or_never_come(void **state)
+{
+    (void)state;
+    struct story *t = watched();
+    live_receipt(t->live, 7, 1, CHAT, 8, 2, 2);
+    finds(t, LIVE_RECEIPT);
+    end(t);
+    t = watched();
+    live_receipt(t->live, 7, 1, CHAT, 8, 2, 1);
+    live_receipt(t->live, 7, 1, CHAT, 8, 2, 0);
+    finds(t, LIVE_RECEIPT);
+    end(t);
+    t = watched();
+    live_receipt(t->live, 7, 1, CHAT, 8, 2, 0);
+    live_finish(t->live);
+    finds(t, LIVE_RECEIPT);
+    end(t);
+    t = watched();
+    live_counted(t->live, 7, CHAT, 2, 1, 1);
+    finds(t, LIVE_RECEIPT);
+    end(t);
+    t = watched();
+    live_reads(t->live, 8, 1, CHAT, 3); /* never shown */
+    finds(t, LIVE_RECEIPT);
+    end(t);
+    t = watched();
+    live_receipt(t->live, 99, 1, CHAT, 8, 1, 1);
+    finds(t, LIVE_OUTSIDER);
+    end(t);
+}
+
 static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
 {
     (void)state;
@@ -350,7 +421,7 @@ static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
 
 static struct story *begin_recovering(void)
 {
-    const struct live_promises all = {true, true, true, true, false, false};
+    const struct live_promises all = {.log = true, .dedup = true, .resumes = true, .recovers = true};
     struct story *t = begin();
     live_free(t->live);
     t->live = live_new(&all);
@@ -476,6 +547,9 @@ int main(void)
         cmocka_unit_test(test_a_gap_that_hides_something_is_a_lie),
         cmocka_unit_test(test_a_device_that_forgot_may_show_again_what_it_was_sent),
         cmocka_unit_test(test_a_cursor_that_goes_back),
+        cmocka_unit_test(test_read_does_not_go_back_with_a_new_epoch),
+        cmocka_unit_test(test_receipts_that_are_true_and_come),
+        cmocka_unit_test(test_receipts_that_lie_go_back_or_never_come),
         cmocka_unit_test(test_who_was_removed_is_sent_that_and_nothing_after),
         cmocka_unit_test(test_whose_removal_came_back_is_told_and_sent_nothing_after),
         cmocka_unit_test(test_what_two_restores_took_may_come_back_at_either_place),

@@ -574,29 +574,65 @@ static void test_entry_that_returns_after_an_epoch_change_is_known_by_its_place(
     finish(&s);
 }
 
+/* Entries that came back: 1 to 20 of CHAT, then of the chat before it. */
+static void begin_with_ranges(struct story *s)
+{
+    begin(s);
+    push(s, 1);
+    for (uint64_t chat = CHAT + 1; chat-- > CHAT - 1;)
+        hear(s, (struct msg){.t = MSG_MSG,
+                             .chat = chat,
+                             .epoch = 99,
+                             .seq = chat == CHAT ? 2 : 1,
+                             .ts = 1,
+                             .id = id_no(60 + (uint32_t)(CHAT - chat)),
+                             .kind = SLICE("recovered"),
+                             .body = SLICE("{\"ranges\":[[1,20]]}")});
+    assert_int_equal(count_sent(s, MSG_SYNC), 1);
+    assert_int_equal(sent(s, MSG_SYNC, 0)->chat, CHAT);
+}
+
 /* Of another chat's range that the server refuses: it does not stand in the way for ever. */
 static void test_ranges_of_a_chat_one_is_out_of_do_not_hold_up_others(void **state)
 {
     (void)state;
     struct story s;
-    begin(&s);
-    push(&s, 1);
-    for (uint64_t chat = CHAT + 1; chat-- > CHAT - 1;) /* CHAT, then another */
-        hear(&s, (struct msg){.t = MSG_MSG,
-                              .chat = chat,
-                              .epoch = 99,
-                              .seq = chat == CHAT ? 2 : 1,
-                              .ts = 1,
-                              .id = id_no(60 + (uint32_t)(CHAT - chat)),
-                              .kind = SLICE("recovered"),
-                              .body = SLICE("{\"ranges\":[[1,20]]}")});
-    assert_int_equal(count_sent(&s, MSG_SYNC), 1);
+    begin_with_ranges(&s);
     hear(&s, (struct msg){.t = MSG_ERROR, .re = SLICE("sync"), .chat = CHAT, .code = SLICE("not_member")});
     assert_int_equal(count_sent(&s, MSG_SYNC), 2);
     hear(&s, (struct msg){.t = MSG_DONE, .re = SLICE("sync"), .chat = CHAT - 1, .to = 20});
     pass(&s, 20 * NS_PER_S);
     assert_int_equal(count_sent(&s, MSG_SYNC), 2);
     finish(&s);
+}
+
+/* `answer` says that the server could not read CHAT: the other chat's turn is next, then CHAT's again, from
+ * where it was; each asked for once until it is answered. */
+static void assert_put_off(struct msg answer)
+{
+    struct story s;
+    begin_with_ranges(&s);
+    hear(&s, answer);
+    assert_int_equal(count_sent(&s, MSG_SYNC), 1); /* not at once: the server is not well */
+    pass(&s, 4 * S);
+    assert_int_equal(count_sent(&s, MSG_SYNC), 2);
+    assert_int_equal(sent(&s, MSG_SYNC, 1)->chat, CHAT - 1);
+    hear(&s, (struct msg){.t = MSG_DONE, .re = SLICE("sync"), .chat = CHAT - 1, .to = 20});
+    assert_int_equal(count_sent(&s, MSG_SYNC), 3);
+    assert_int_equal(sent(&s, MSG_SYNC, 2)->chat, CHAT);
+    assert_int_equal(sent(&s, MSG_SYNC, 2)->after, 0);
+    sync_done(&s, 20, false);
+    pass(&s, 20 * S);
+    assert_int_equal(count_sent(&s, MSG_SYNC), 3);
+    finish(&s);
+}
+
+static void test_sync_that_the_server_could_not_read_is_put_off_behind_other_chats(void **state)
+{
+    (void)state;
+    assert_put_off((struct msg){
+        .t = MSG_ERROR, .re = SLICE("sync"), .chat = CHAT, .code = SLICE("overloaded"), .retry_ms = 1000});
+    assert_put_off((struct msg){.t = MSG_DONE, .re = SLICE("sync"), .chat = CHAT, .more = true});
 }
 
 static bool no_copy(void *arg, const struct client *c, uint64_t chat, uint64_t from, uint64_t to, bool last,
@@ -1096,6 +1132,7 @@ int main(void)
         cmocka_unit_test(test_gap_is_accepted_as_a_jump),
         cmocka_unit_test(test_entry_that_returns_after_an_epoch_change_is_known_by_its_place),
         cmocka_unit_test(test_ranges_of_a_chat_one_is_out_of_do_not_hold_up_others),
+        cmocka_unit_test(test_sync_that_the_server_could_not_read_is_put_off_behind_other_chats),
         cmocka_unit_test(test_entry_that_returns_before_the_new_epoch_has_said_anything_is_shown),
         cmocka_unit_test(test_server_with_an_empty_store_is_believed),
         cmocka_unit_test(test_what_an_empty_store_took_before_we_came_back_is_read_from_its_start),

@@ -309,8 +309,7 @@ static void test_silent_phones_are_found_and_nobody_else(void **state)
 static void test_who_was_ended_for_a_silence_that_its_link_made_was_not_ended_wrongly(void **state)
 {
     (void)state;
-    struct world *w = begin((struct flood_config){.for_ns = 60 * NS_PER_S},
-                            "delay=30ms,blackout_at=10s+40s");
+    struct world *w = begin((struct flood_config){.for_ns = 60 * NS_PER_S}, "delay=30ms,blackout_at=10s+40s");
     play(w);
     holds(w, "idle_closes>100");
     holds(w, "wrong_idle_closes==0");

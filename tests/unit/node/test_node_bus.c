@@ -465,12 +465,122 @@ static void test_random_faults_lose_nothing(void **state)
     }
 }
 
+/* ---- receipts ---- */
+
+static bool told(struct peer *p, const char *user, long long delivered, long long read)
+{
+    bool last = false;
+    for (size_t i = 0; i < json_array_size(p->got); i++) {
+        json_t *o = json_array_get(p->got, i);
+        if (!strcmp(text_of(o, "t"), "receipt") && !strcmp(text_of(o, "user"), user))
+            last = number_of(o, "delivered") == delivered && number_of(o, "read") == read;
+    }
+    return last;
+}
+
+static void watch_chat(struct cluster *k, unsigned node, struct peer *p, uint64_t chat)
+{
+    peer_say(k->w[node], p, "{\"t\":\"receipts\",\"chat\":\"%llu\",\"on\":true}", (unsigned long long)chat);
+    settle(k);
+}
+
+static void read_up_to(struct cluster *k, unsigned node, struct peer *p, uint64_t chat, int seq)
+{
+    peer_say(k->w[node], p, "{\"t\":\"read\",\"chat\":\"%llu\",\"seq\":%d}", (unsigned long long)chat, seq);
+    settle(k);
+}
+
+/* Reader at one node, author at another, owner the third; a hint is lost, then the owner dies. */
+static void test_receipts_cross_three_nodes_whatever_is_lost(void **state)
+{
+    (void)state;
+    struct cluster *k = cluster_new(0);
+    struct peer *seven = hello(k, 0, 7, NULL), *eight = hello(k, 1, 8, NULL);
+    make_chat(k, seven, 0, k->chat[2]);
+    watch_chat(k, 0, seven, k->chat[2]);
+    for (int i = 0; i < 4; i++)
+        say(k, 0, seven, k->chat[2], "hi");
+    read_up_to(k, 1, eight, k->chat[2], 1);
+    pass(k, 3000);
+    assert_true(told(seven, "8", 1, 1));
+
+    bus_mem_drop_next(k->mem, 1, 2, 1); /* the cursors: they are said again */
+    read_up_to(k, 1, eight, k->chat[2], 2);
+    pass(k, 3000);
+    assert_true(told(seven, "8", 2, 2));
+
+    read_up_to(k, 1, eight, k->chat[2], 3);
+    pass(k, 1100);
+    bus_mem_drop_next(k->mem, 2, 0, 3); /* what the owner tells of it (and beats): it is asked for again */
+    pass(k, 12000);
+    assert_true(told(seven, "8", 3, 3));
+
+    /* the owner dies with what it had not saved; the reader's node has it still */
+    read_up_to(k, 1, eight, k->chat[2], 4);
+    crash(k, 2);
+    pass(k, 3000);
+    restart(k, 2);
+    pass(k, 15000);
+    assert_true(told(seven, "8", 4, 4));
+    cluster_free(k);
+}
+
+/* At a follower: who was removed hears nothing, and a large group is counted with members of all nodes. */
+static void test_receipts_of_a_large_group_at_a_follower(void **state)
+{
+    (void)state;
+    struct cluster *k = cluster_new(0);
+    struct peer *p[36];
+    char text[1500];
+    int n = snprintf(text, sizeof text, "{\"t\":\"create\",\"chat\":\"%llu\",\"users\":[\"100\"",
+                     (unsigned long long)k->chat[2]);
+    for (unsigned i = 0; i < 36; i++)
+        p[i] = hello(k, i % 3, 100 + i, NULL);
+    for (unsigned i = 1; i < 36; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, ",\"%u\"", 100 + i);
+    peer_say(k->w[0], p[0], "%s]}", text);
+    settle(k);
+    watch_chat(k, 0, p[0], k->chat[2]);
+    say(k, 0, p[0], k->chat[2], "hi");
+    for (unsigned i = 1; i < 13; i++)
+        read_up_to(k, i % 3, p[i], k->chat[2], 1);
+    pass(k, 4000);
+    json_t *last = NULL;
+    for (size_t i = 0; i < json_array_size(p[0]->got); i++)
+        if (!strcmp(text_of(json_array_get(p[0]->got, i), "t"), "receipt"))
+            last = json_array_get(p[0]->got, i);
+    assert_non_null(last);
+    char *got = json_dumps(json_object_get(last, "counts"), JSON_COMPACT);
+    assert_string_equal(got, "[[1,1,12,12,35]]");
+    free(got);
+    for (uint64_t user = 100; user < 102; user++) { /* the pages, through the owner: for the author only */
+        struct buf token = BUF_INIT(4096);
+        world_token(k->w[0], user, &token);
+        world_step(k->w[0], (struct node_event){.kind = NODE_RECEIPTS,
+                                                .request = 5,
+                                                .data = token.data,
+                                                .len = token.len,
+                                                .chat = k->chat[2],
+                                                .seq = 1,
+                                                .limit = 5});
+        settle(k);
+        buf_release(&token);
+        assert_int_equal(k->w[0]->http_status, user == 100 ? 200 : 403);
+        if (user == 100)
+            assert_non_null(
+                strstr(k->w[0]->http_body, "\"of\":35,\"delivered\":12,\"read\":12,\"next\":\"105\""));
+    }
+    cluster_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_message_crosses_three_nodes),
         cmocka_unit_test(test_a_message_crosses_once_for_each_node),
         cmocka_unit_test(test_a_hole_is_read_from_the_owner),
+        cmocka_unit_test(test_receipts_cross_three_nodes_whatever_is_lost),
+        cmocka_unit_test(test_receipts_of_a_large_group_at_a_follower),
         cmocka_unit_test(test_the_last_publish_may_be_lost),
         cmocka_unit_test(test_a_lost_reply_is_asked_for_again_and_nothing_is_doubled),
         cmocka_unit_test(test_a_dead_owner_answers_shard_unavailable_and_its_chats_come_back),

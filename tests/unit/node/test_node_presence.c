@@ -159,9 +159,9 @@ static void test_who_falls_silent_is_offline_in_thirty_seconds(void **state)
     struct world *w = room(&a, &b);
     peer_say(w, a, "{\"t\":\"watch\",\"users\":[\"8\"]}");
     (void)state_of(a, "8");
-    pass_s(w, 27, a);
+    pass_s(w, 22, a);
     assert_int_equal(peer_count(a, "presence"), 0);
-    pass_s(w, 2, a);
+    pass_s(w, 3, a);
     assert_string_equal(state_of(a, "8"), "offline");
     world_free(w);
 }

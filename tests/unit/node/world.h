@@ -18,8 +18,10 @@
 #include "bus/bus.h"
 #include "node/node.h"
 
+#ifndef PEERS_MAX
 #define PEERS_MAX 64
-#define JOBS_MAX  4096
+#endif
+#define JOBS_MAX 4096
 
 /* One connection of the test: what it was sent, as JSON objects in order. */
 struct peer {
@@ -80,6 +82,8 @@ static void world_emit(void *arg, const struct effect *e)
     case EFFECT_HTTP_REPLY:
         w->http_status = e->code;
         snprintf(w->http_body, sizeof w->http_body, "%.*s", (int)e->frame->len, e->frame->data);
+        break;
+    case EFFECT_SHARED:
         break;
     case EFFECT_BUS:
         if (w->bus)
@@ -314,7 +318,7 @@ static const char *text_of(json_t *o, const char *key)
     return s ? s : "";
 }
 
-static long long number_of(json_t *o, const char *key)
+static inline long long number_of(json_t *o, const char *key)
 {
     return json_integer_value(json_object_get(o, key));
 }

@@ -65,9 +65,10 @@ static inline struct msg random_msg(struct rng *r, enum msg_type t)
     static struct msg_report reports[8];
     static struct msg_refused refused[8];
     static struct msg_entry entries[8];
+    static struct msg_count counts[8];
     struct msg m = {.t = t};
     uint64_t *u64s[] = {&m.chat, &m.user, &m.epoch, &m.from};
-    uint64_t *ints[] = {&m.seq, &m.after, &m.since, &m.ts, &m.to, &m.gap_from};
+    uint64_t *ints[] = {&m.seq, &m.after, &m.since, &m.ts, &m.to, &m.gap_from, &m.delivered, &m.read};
     uint32_t *u32s[] = {&m.device,
                         &m.limit,
                         &m.beat_s,
@@ -108,6 +109,7 @@ static inline struct msg random_msg(struct rng *r, enum msg_type t)
     m.reports_n = (uint32_t)rng_below(r, 8);
     m.refused_n = (uint32_t)rng_below(r, 8);
     m.entries_n = (uint32_t)rng_below(r, 8);
+    m.counts_n = (uint32_t)rng_below(r, 8);
     for (uint32_t i = 0; i < 8; i++) {
         ranges[i] = (struct msg_range){random_number(r, PROTO_SEQ_MAX), random_number(r, PROTO_SEQ_MAX)};
         reports[i] =
@@ -123,11 +125,17 @@ static inline struct msg random_msg(struct rng *r, enum msg_type t)
         entries[i].kind = random_text(r, PROTO_KIND_MAX / 4);
         entries[i].body = random_text(r, 100);
         memset(entries[i].tag, (int)i + 1, 16);
+        counts[i] = (struct msg_count){.from = random_number(r, PROTO_SEQ_MAX)};
+        counts[i].to = random_number(r, PROTO_SEQ_MAX);
+        counts[i].delivered = (uint32_t)random_number(r, UINT32_MAX);
+        counts[i].read = (uint32_t)random_number(r, UINT32_MAX);
+        counts[i].of = (uint32_t)random_number(r, UINT32_MAX);
     }
     m.ranges = ranges;
     m.reports = reports;
     m.refused = refused;
     m.entries = entries;
+    m.counts = counts;
     m.ok = (uint32_t)random_number(r, UINT32_MAX);
     m.resume = claims;
     m.users = users;

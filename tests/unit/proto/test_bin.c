@@ -162,6 +162,9 @@ static const struct {
      "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}"},
     {"051b06020708", "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}"},
     {"0b1c04070a04617761790c05", "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}"},
+    {"091d041108010e020509", "{\"t\":\"receipts\",\"chat\":\"17\",\"on\":true,\"seqs\":[[5,9]]}"},
+    {"091e041108080c091007", "{\"t\":\"receipt\",\"chat\":\"17\",\"user\":\"8\",\"delivered\":9,\"read\":7}"},
+    {"0a1e041116050509030204", "{\"t\":\"receipt\",\"chat\":\"17\",\"counts\":[[5,9,3,2,4]]}"},
 };
 
 static size_t from_hex(char *out, const char *hex)

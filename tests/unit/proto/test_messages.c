@@ -106,6 +106,9 @@ static const char *const lines[] = {
     "{\"t\":\"typing\",\"chat\":\"17\",\"user\":\"7\",\"until\":1748952000000000,\"ts\":5}",
     "{\"t\":\"watch\",\"users\":[\"7\",\"8\"]}",
     "{\"t\":\"presence\",\"user\":\"7\",\"state\":\"away\",\"seen\":5}",
+    "{\"t\":\"receipts\",\"chat\":\"17\",\"on\":true,\"seqs\":[[5,9],[12,12]]}",
+    "{\"t\":\"receipt\",\"chat\":\"17\",\"user\":\"8\",\"delivered\":9,\"read\":7}",
+    "{\"t\":\"receipt\",\"chat\":\"17\",\"counts\":[[5,9,3,2,4],[12,12,0,0,4]]}",
 };
 
 static void test_every_message_round_trips(void **state)

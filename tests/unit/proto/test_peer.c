@@ -95,6 +95,16 @@ static void same_msg(const struct msg *a, const struct msg *b, uint64_t fields)
         assert_memory_equal(a->tag, b->tag, a->tag_len);
     }
     NUM(ok);
+    NUM(delivered);
+    NUM(read);
+    if (HAS(counts)) {
+        assert_int_equal(a->counts_n, b->counts_n);
+        for (uint32_t i = 0; i < a->counts_n; i++) {
+            const struct msg_count *x = &a->counts[i], *y = &b->counts[i];
+            assert_true(x->from == y->from && x->to == y->to);
+            assert_true(x->delivered == y->delivered && x->read == y->read && x->of == y->of);
+        }
+    }
     if (HAS(ranges)) {
         assert_int_equal(a->ranges_n, b->ranges_n);
         for (uint32_t i = 0; i < a->ranges_n; i++) {

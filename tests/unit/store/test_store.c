@@ -172,6 +172,33 @@ static void test_cursor_never_goes_back_in_an_epoch(void **state)
     assert_true(out.delivered == 1);
 }
 
+static bool take_cursors(void *arg, const struct cursor *c)
+{
+    struct cursor **at = arg;
+    *(*at)++ = *c;
+    return true;
+}
+
+static void test_cursors_of_a_chat_come_by_user_and_device(void **state)
+{
+    struct fixture *f = *state;
+    struct cursor c[] = {{17, 300, 1, 5, 3, 0},
+                         {17, 7, 2, 5, 1, 1},
+                         {18, 7, 1, 5, 9, 9},
+                         {17, 7, 1, 5, 10, 4},
+                         {17, UINT64_MAX, UINT32_MAX, 5, 6, 2},
+                         {16, 7, 1, 5, 9, 9}},
+                  got[8], *at = got;
+    struct store_batch b = {.cursors = c, .cursors_n = 6};
+    assert_int_equal(store_commit(f->s, &b, NULL), 0);
+    assert_int_equal(store_cursors(f->s, 17, take_cursors, &at, NULL), 0);
+    assert_int_equal(at - got, 4);
+    assert_true(got[0].user == 7 && got[0].device == 1 && got[0].delivered == 10 && got[0].read == 4);
+    assert_true(got[1].user == 7 && got[1].device == 2 && got[1].epoch == 5);
+    assert_true(got[2].user == 300 && got[2].delivered == 3);
+    assert_true(got[3].user == UINT64_MAX && got[3].device == UINT32_MAX && got[3].read == 2);
+}
+
 struct loaded {
     struct chat_head heads[64];
     struct member_row members[64];
@@ -454,6 +481,7 @@ int main(void)
         BOTH(test_dedup_finds_what_was_accepted),
         BOTH(test_bound_of_ids_is_as_durable_as_they_are),
         BOTH(test_cursor_never_goes_back_in_an_epoch),
+        BOTH(test_cursors_of_a_chat_come_by_user_and_device),
         BOTH(test_load_gives_the_head_of_each_chat),
         BOTH(test_members_keep_a_list_of_ranges),
         BOTH(test_seq_since_finds_the_time_across_the_hole_of_an_epoch),
