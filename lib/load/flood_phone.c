@@ -19,11 +19,8 @@ void flood_phone_init(struct flood *f, uint32_t i)
     p->rng = f->cfg.seed * 0x9e3779b97f4a7c15ull + i;
 }
 
-/* Neighbours beat one after the other, as they lie in memory, in the kernel's bitmap and in the server: ten
- * million in random order are a page walk each. */
 void flood_step(struct flood *f, uint32_t i, const struct client_event *e)
 {
-    f->io.beat_share = (uint32_t)(((uint64_t)i << 32) / f->cfg.phones) | 1;
     client_step(&f->phones[i].client, e, &f->io);
 }
 
@@ -144,6 +141,9 @@ static void take_frame(struct flood *f, struct flood_item *item)
     uint8_t era = p->era;
     flood_trace_read(f, item->phone, item->len);
     f->came_ms = item->mark;
+    /* Neighbours beat one after the other, as they lie in memory, in the bitmaps and in the server: ten
+     * million in random order are a page walk each. Only a welcome looks at it. */
+    f->io.beat_share = (uint32_t)(((uint64_t)item->phone << 32) / f->cfg.phones) | 1;
     p->unread += item->len;
     if (p->unread >= f->cfg.credit / 2) {
         f->cfg.world.credit(f->cfg.world.arg, item->phone, p->unread);

@@ -640,6 +640,8 @@ static void on_typists(redisAsyncContext *c, void *reply, void *arg)
     struct shared_news n = {.kind = SHARED_TYPES, .request = a->request, .typing = list};
     uint64_t now = clock_wall_us();
     for (size_t i = 0; m && m->type == REDIS_REPLY_ARRAY && i + 1 < m->elements; i += 2) {
+        if (m->element[i]->type != REDIS_REPLY_STRING || m->element[i + 1]->type != REDIS_REPLY_STRING)
+            continue;
         uint64_t until = strtoull(m->element[i + 1]->str, NULL, 10);
         if (until > now && n.n < SHARED_TYPISTS_MAX)
             list[n.n++] = (struct shared_typing){
