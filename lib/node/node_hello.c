@@ -10,13 +10,13 @@ static bool known_epoch(const struct node *n, uint64_t epoch)
 {
     for (size_t i = 0; i < n->lineage_n; i++)
         if (n->lineage[i].epoch == epoch)
-            return true;
+            return node_had_epoch(&n->lineage[i]);
     return epoch == n->config.epoch;
 }
 
 /* Up to which seq the device knows the chat. Seqs only grow over the epochs of one lineage, so a position of
  * an older epoch still holds; one of an epoch we never had means nothing (the client drops by id what it
- * knows). */
+ * knows): that one branched off somewhere below our head, and stands above all that we have since. */
 static uint64_t position(struct node *n, struct session *s, const struct chat *c, uint64_t epoch,
                          uint64_t seq)
 {

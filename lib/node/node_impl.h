@@ -39,6 +39,12 @@ struct node {
     struct node_bus *bus; /* NULL: it is alone */
 };
 
+/* false: its rows are lost, and only KEYS/mark knew of it. */
+static inline bool node_had_epoch(const struct lineage_entry *l)
+{
+    return l->started_us != 0;
+}
+
 struct session *node_session(const struct node *n, uint64_t conn);
 /* Detach from user and chats, then close with a code after what is queued was sent. */
 void session_end(struct node *n, struct session *s, int code, enum reason reason);

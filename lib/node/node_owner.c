@@ -359,11 +359,15 @@ static void called_request(struct node *n, uint16_t from, uint64_t id, bool agai
 
 static void put_lineage(struct buf *b, const struct node *n)
 {
+    uint32_t had = 0;
+    for (size_t i = 0; i < n->lineage_n; i++)
+        had += node_had_epoch(&n->lineage[i]);
     put_u64(b, n->bus->version);
-    put_u32(b, (uint32_t)n->lineage_n + 1);
+    put_u32(b, had + 1);
     put_u64(b, n->config.epoch);
     for (size_t i = 0; i < n->lineage_n; i++)
-        put_u64(b, n->lineage[i].epoch);
+        if (node_had_epoch(&n->lineage[i]))
+            put_u64(b, n->lineage[i].epoch);
 }
 
 /* The user's memberships in our chats; the asker follows these from this moment on. */

@@ -19,8 +19,9 @@ static struct kv *backup(struct world *w)
     return copy;
 }
 
-/* The store as it was, in a new epoch, or unnoticed in the same. */
-static void put_back(struct world *w, struct kv *image, bool noticed)
+/* The store as it was; in a new epoch if it is said or the mark in `keys_dir` (NULL: none is kept) says so.
+ */
+static void put_back_at(struct world *w, struct kv *image, bool noticed, const char *keys_dir)
 {
     for (size_t i = 0; i < w->peers_n; i++) {
         peer_gone(w, &w->peers[i]);
@@ -33,9 +34,16 @@ static void put_back(struct world *w, struct kv *image, bool noticed)
     w->kv->ops->close(w->kv);
     w->kv = image;
     w->now.wall_us += 1000000;
-    struct store_config sc = {.now_us = w->now.wall_us, .random = 4711, .restored = noticed};
+    struct store_config sc = {
+        .keys_dir = keys_dir, .now_us = w->now.wall_us, .random = w->now.wall_us, .restored = noticed};
     assert_int_equal(store_open_on(&w->store, w->kv, &sc, NULL), 0);
     world_boot(w);
+}
+
+/* In a new epoch, or unnoticed in the same. */
+static void put_back(struct world *w, struct kv *image, bool noticed)
+{
+    put_back_at(w, image, noticed, NULL);
 }
 
 static size_t take_all(struct peer *p, const char *t, json_t **out)
@@ -413,6 +421,50 @@ static void test_the_job_is_over_when_every_member_has_answered(void **state)
     end(&l);
 }
 
+/* First an old image is put back, then a newer one: what the second has and the first had not lies below
+ * everything that was said in between, in an epoch whose rows are gone. */
+static void test_who_comes_from_a_lost_epoch_is_sent_what_it_never_had(void **state)
+{
+    (void)state;
+    struct world *w = world_new(DELIVERY_RELIABLE);
+    char id[ID_TEXT + 1], dir[] = "/tmp/chatd-mark-XXXXXX", claim[200], cmd[64];
+    assert_non_null(mkdtemp(dir));
+    struct peer *a = peer_hello(w, 7, 1, NULL);
+    world_chat(w, a);
+    peer_send(w, a, world_id(w, id), 17, "kept");
+    world_settle(w);
+    struct kv *older = backup(w);
+    peer_send(w, a, world_id(w, id), 17, "later");
+    world_settle(w);
+    struct kv *newer = backup(w);
+
+    put_back_at(w, older, true, dir);
+    a = peer_hello(w, 7, 1, NULL);
+    struct peer *b = peer_hello(w, 8, 1, NULL);
+    peer_send(w, a, world_id(w, id), 17, "in between");
+    world_settle(w);
+    json_t *m = peer_take(b, "msg");
+    while (strcmp(text_of(m, "body"), "in between") != 0)
+        m = peer_take(b, "msg");
+    snprintf(claim, sizeof claim, "[[\"17\",\"%s\",%lld]]", text_of(m, "epoch"), number_of(m, "seq"));
+
+    put_back_at(w, newer, true, dir);
+    const struct lineage_entry *l;
+    assert_int_equal(store_lineage(w->store, &l), 3);
+    assert_true(l[1].started_us == 0);
+    b = peer_hello(w, 8, 1, claim);
+    json_t *o = peer_take(b, "welcome");
+    assert_non_null(o);
+    do {
+        m = peer_take(b, "msg");
+        assert_non_null(m);
+    } while (strcmp(text_of(m, "body"), "later") != 0);
+
+    world_free(w);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+    assert_int_equal(system(cmd), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_who_turns_out_to_be_invited_only_is_pushed_nothing),
         cmocka_unit_test(test_nobody_gets_a_tag_for_a_membership_by_saying_so),
         cmocka_unit_test(test_a_copy_from_above_the_head_begins_a_new_epoch),
+        cmocka_unit_test(test_who_comes_from_a_lost_epoch_is_sent_what_it_never_had),
         cmocka_unit_test(test_the_job_is_over_when_every_member_has_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
