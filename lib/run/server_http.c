@@ -137,6 +137,21 @@ static void metrics_shared(struct buf *b, const struct server *s, const struct n
     buf_printf(b, "chatd_presence_shared_answer_seconds %.6f\n", (double)r.answer_us / 1e6);
 }
 
+static void metrics_store(struct buf *b, const struct server *s)
+{
+    struct kv_pressure p;
+    store_pressure(s->store, &p);
+    gauge(b, "store_bytes", "bytes of the store on disk", store_disk_bytes(s->store));
+    gauge(b, "store_writes_stopped", "1 while the store lets no write through until tables are written",
+          p.stopped);
+    gauge(b, "store_writes_delayed_bytes_per_second", "what writes are slowed to; 0: they are not",
+          p.delayed_rate);
+    gauge(b, "store_level0_files", "tables not yet merged, most of any family", p.level0_files);
+    gauge(b, "store_compaction_owed_bytes", "estimate of what compaction has yet to rewrite", p.owed_bytes);
+    gauge(b, "store_flushes", "flushes running", p.flushes);
+    gauge(b, "store_compactions", "compactions running", p.compactions);
+}
+
 static void metrics(struct server *s, struct ws_conn *conn)
 {
     struct node_stats st;
@@ -153,7 +168,7 @@ static void metrics(struct server *s, struct ws_conn *conn)
     gauge(&b, "users", "users known", st.users);
     gauge(&b, "chats", "chats known", st.chats);
     gauge(&b, "pending_requests", "requests on their way into the log", st.pending);
-    gauge(&b, "store_bytes", "bytes of the store on disk", store_disk_bytes(s->store));
+    metrics_store(&b, s);
     gauge(&b, "commit_index", "entries committed since the store was made", store_commit_index(s->store));
     gauge(&b, "start_time_seconds", "when this process started", s->started_us / 1000000);
     family(&b, "epoch_info", "gauge", "the store's epoch");

@@ -11,7 +11,8 @@
 #include "util/log.h"
 
 #define READ_TURN   64
-#define COMMIT_NICE (-10)
+/* More would weigh so much that the kernel gives it a core, and all others together the other one. */
+#define COMMIT_NICE (-3)
 /* When several requests come during one commit, the next one waits until this long after the last one began:
  * otherwise a fast disk makes thousands of tiny commits a second, each with its own fsync and wake-up, which
  * is what a busy machine lacks. Full batches don't wait, and neither does who comes alone. */

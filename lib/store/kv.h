@@ -24,6 +24,15 @@ struct kv_bytes {
     size_t n;
 };
 
+/* What stands between the next write and the disk. */
+struct kv_pressure {
+    bool stopped;                  /* writes wait until tables are written */
+    uint64_t delayed_rate;         /* bytes a second that writes are slowed to; 0: they are not */
+    uint64_t level0_files;         /* most in any family: at 20 writes are slowed, at 36 stopped */
+    uint64_t owed_bytes;           /* estimate of what compaction has yet to rewrite */
+    uint64_t flushes, compactions; /* running now */
+};
+
 /* A batch is built by the caller through these and lives in the backend's own form. */
 struct kv_batch;
 struct kv;
@@ -56,6 +65,7 @@ struct kv_ops {
     /* A consistent copy in `dir` (which must not exist). ERR_UNSUPPORTED for memory. */
     int (*checkpoint)(struct kv *, const char *dir, struct err_ctx *);
     uint64_t (*disk_bytes)(struct kv *);
+    void (*pressure)(struct kv *, struct kv_pressure *); /* NULL: it never holds up a write */
     void (*close)(struct kv *);
 };
 

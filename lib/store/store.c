@@ -121,6 +121,13 @@ uint64_t store_disk_bytes(const struct store *s)
     return s->kv->ops->disk_bytes(s->kv);
 }
 
+void store_pressure(const struct store *s, struct kv_pressure *p)
+{
+    *p = (struct kv_pressure){0};
+    if (s->kv->ops->pressure)
+        s->kv->ops->pressure(s->kv, p);
+}
+
 uint64_t store_first_seq(uint64_t head)
 {
     return (head | UINT32_MAX) + 1;

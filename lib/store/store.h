@@ -128,6 +128,7 @@ bool store_epoch_is_new(const struct store *s); /* this open began a new epoch o
 size_t store_lineage(const struct store *s, const struct lineage_entry **list);
 uint64_t store_commit_index(const struct store *s); /* entries committed so far; any thread */
 uint64_t store_disk_bytes(const struct store *s);
+void store_pressure(const struct store *s, struct kv_pressure *p); /* zeros: nothing is held up */
 
 /* Everything a node keeps in memory, in one pass at start. Heads: the last entry of each chat, in its own
  * epoch (not the store's: store_next_seq tells them apart). Any callback may be NULL. */

@@ -259,6 +259,28 @@ static uint64_t rdb_disk_bytes(struct kv *kv)
     return sum;
 }
 
+static void rdb_pressure(struct kv *kv, struct kv_pressure *p)
+{
+    struct kv_rocksdb *r = kv_rocksdb_of(kv);
+    uint64_t stopped = 0, n;
+    if (enter(r, NULL))
+        return;
+    rocksdb_property_int(r->db, "rocksdb.is-write-stopped", &stopped);
+    p->stopped = stopped;
+    rocksdb_property_int(r->db, "rocksdb.actual-delayed-write-rate", &p->delayed_rate);
+    rocksdb_property_int(r->db, "rocksdb.num-running-flushes", &p->flushes);
+    rocksdb_property_int(r->db, "rocksdb.num-running-compactions", &p->compactions);
+    for (int f = 0; f < ROCKSDB_FAMILIES; f++) {
+        if (rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.num-files-at-level0", &n) == 0 &&
+            n > p->level0_files)
+            p->level0_files = n;
+        if (rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.estimate-pending-compaction-bytes", &n) ==
+            0)
+            p->owed_bytes += n;
+    }
+    pthread_rwlock_unlock(&r->lock);
+}
+
 static void rdb_close(struct kv *kv)
 {
     struct kv_rocksdb *r = kv_rocksdb_of(kv);
@@ -287,6 +309,7 @@ static const struct kv_ops rdb_ops = {
     .room = kv_rocksdb_room,
     .checkpoint = rdb_checkpoint,
     .disk_bytes = rdb_disk_bytes,
+    .pressure = rdb_pressure,
     .close = rdb_close,
 };
 

@@ -154,6 +154,12 @@ void rocksdb_tuning_init(struct rocksdb_tuning *t, bool create)
     rocksdb_options_set_max_total_wal_size(db, 256 * MIB);
     rocksdb_options_set_max_open_files(db, 512);
     rocksdb_options_set_max_background_jobs(db, 2);
+    /* Compaction is never urgent before 20 tables wait for it; what people wait for is. On a busy machine it
+     * would otherwise have the share of a whole thread, for as long as it takes. */
+    rocksdb_env_t *env = rocksdb_create_default_env();
+    rocksdb_env_lower_thread_pool_cpu_priority(env);
+    rocksdb_options_set_env(db, env);
+    rocksdb_env_destroy(env);
     /* Table files go out as they are written, instead of all at once in front of a commit's fsync. */
     rocksdb_options_set_bytes_per_sync(db, 1 * MIB);
 }
