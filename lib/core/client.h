@@ -135,7 +135,8 @@ struct client {
     uint8_t state, tries; /* tries: reconnects since the last stable connection */
     bool background, offline, rebuild, since_wanted, since_flying, no_return;
     uint8_t ack_doublings; /* of the wait before the next acknowledgement */
-    bool no_sync;          /* this server serves none: holes are passed over */
+    bool no_sync : 1;      /* this server serves none: holes are passed over */
+    bool reads_said : 1;   /* since the last beat: chats are not walked with each of them */
     uint16_t welcome_ms;   /* how long the welcome took: the offset may be so much more */
     uint16_t syncs;        /* chats with a sync in flight */
     uint16_t acked_at;     /* when acknowledgements went out last, in units of 2^24 ns (17 ms), modulo */

@@ -268,6 +268,9 @@ void chat_read(struct client *c, uint64_t chat, uint64_t seq, const struct clien
 /* An ack that is lost on its way the server misses; what was read nobody would. */
 void chat_repeat_reads(struct client *c, const struct client_io *io)
 {
+    if (!c->reads_said)
+        return;
+    c->reads_said = false;
     for (struct client_chat *ch = c->chats; ch; ch = ch->next) {
         if (!ch->read_said)
             continue;
@@ -645,6 +648,7 @@ void chat_send_acks(struct client *c, const struct client_io *io)
         if (ch->read_due && read.seq)
             client_send(c, io, &read, 0);
         ch->read_said |= ch->read_due && read.seq && !ch->repeating;
+        c->reads_said |= ch->read_said;
         ch->repeating = false;
         ch->read_due &= read.seq < read_of(ch);
         ch->ack_due = false;

@@ -70,6 +70,7 @@ static struct flood_item *item_new(struct flood *f, size_t n)
     } else if (f->unused[class]) {
         item = f->unused[class];
         memcpy(&f->unused[class], item, sizeof f->unused[class]);
+        __builtin_prefetch(f->unused[class], 1);
     } else {
         if (f->arena_left < size) {
             char *arena = aligned_alloc(64, ARENA_BYTES);
@@ -238,8 +239,10 @@ static uint32_t pass(struct flood *f, struct flood_phone *p, enum netem_dir dir,
     uint32_t at = now + (uint32_t)((us + 500) / 1000);
     if (at < p->arrive_ms[dir])
         at = p->arrive_ms[dir];
-    if (dir == NETEM_UP)
-        p->held_up = p->arrive_ms[dir] && at - p->arrive_ms[dir] >= HELD_UP_MS;
+    if (dir == NETEM_UP && p->arrive_ms[dir]) {
+        uint32_t gap = at - p->arrive_ms[dir]; /* what queued behind the late one arrives right after it */
+        p->held_up = gap >= HELD_UP_MS || (p->held_up && gap < WORD_MS);
+    }
     return p->arrive_ms[dir] = at;
 }
 
