@@ -167,6 +167,9 @@ static void on_welcome(struct client *c, const struct msg *m, const struct clien
     c->clock_offset_us = (int64_t)(m->ts - io->now.wall_us);
     c->beat_every_ns = m->beat_s * NS_PER_S;
     c->beat_ns = first_beat_ns(c, io);
+    /* it has heard nothing since hello: this and the wait for our place could make it think we are gone */
+    if (c->beat_ns && took_ms * NS_PER_MS >= c->beat_every_ns / 2)
+        client_send(c, io, &(struct msg){.t = MSG_BEAT, .away = presence_away(c, io)}, 0);
     chat_on_welcome(c, m, io);
     send_flush(c, io);
     if (c->since_wanted || c->rebuild)

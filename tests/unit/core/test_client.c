@@ -1106,6 +1106,23 @@ static void test_who_watches_says_so_again_and_leaves_a_connection_that_does_not
     finish(&s);
 }
 
+static void test_who_waited_long_for_its_welcome_says_at_once_that_it_is_there(void **state)
+{
+    (void)state;
+    for (unsigned late = 0; late < 2; late++) {
+        struct story s;
+        begin_as(&s, "reliable", false);
+        step(&s, (struct client_event){.type = CLIENT_CONNECTED});
+        pass(&s, late ? 6 * S : S);
+        s.n = 0;
+        welcome(&s, NULL, 0);
+        assert_int_equal(count_sent(&s, MSG_BEAT), late);
+        pass(&s, 30 * S); /* and then every 10 s */
+        assert_int_equal(count_sent(&s, MSG_BEAT), 3 + late);
+        finish(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1151,6 +1168,7 @@ int main(void)
         cmocka_unit_test(test_legacy_forgets_what_it_said_and_shows_what_it_hears),
         cmocka_unit_test(test_resync_against_a_server_that_serves_none_passes_holes_over),
         cmocka_unit_test(test_without_network_nothing_is_tried),
+        cmocka_unit_test(test_who_waited_long_for_its_welcome_says_at_once_that_it_is_there),
         cmocka_unit_test(test_an_own_message_can_be_the_first_that_a_device_without_memory_is_pushed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
