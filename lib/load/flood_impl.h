@@ -18,6 +18,7 @@
 #define CREATES_MAX 20000u /* chats being made at once */
 /* Two heartbeats that did not get through: a server may then take the phone for dead. */
 #define HELD_UP_MS  20000u
+#define WORD_MS     5000u /* in which the server's word that it gave up is here */
 #define SAMPLE_MS   5000u
 #define SAMPLES_MAX 512u /* what is later is not sampled */
 
@@ -33,7 +34,7 @@ struct flood_phone {
     uint8_t session, era;                 /* era: what is on its way for an earlier session is dropped */
     bool bad_up : 1, bad_down : 1, again : 1, silent : 1, dark : 1, was_ready : 1, came : 1, chosen : 1;
     bool traced : 1;
-    bool held_up : 1; /* its link let nothing through for HELD_UP_MS, until the latest arrival upward */
+    bool held_up : 1; /* its link let nothing through for HELD_UP_MS, until the latest arrivals upward */
     struct client client;
     uint64_t sum;               /* of the hashes of all ids it knows of its chat */
     uint32_t count, unread, up; /* ids known; bytes not yet credited; bytes of the stream up */

@@ -4,8 +4,7 @@
 #include "load/flood_impl.h"
 #include "util/map.h"
 
-#define WORD_MS 5000u /* in which the server's word that it gave up is here */
-#define STAMP   16    /* hexadecimal digits of the intended time, in front of a body */
+#define STAMP 16 /* hexadecimal digits of the intended time, in front of a body */
 
 static uint32_t tag_of(const struct id *id)
 {
