@@ -426,6 +426,22 @@ static void test_rocksdb_checkpoint_is_a_copy(void **state)
     assert_int_equal(system(cmd), 0);
 }
 
+static void test_rocksdb_says_what_holds_up_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct kv_pressure p = {0};
+    char copy[80], cmd[128];
+    put_now(f, KV_MSG, "a", "1", true);
+    f->kv->ops->pressure(f->kv, &p);
+    assert_true(p.level0_files == 0 && p.owed_bytes == 0);
+    snprintf(copy, sizeof copy, "%s-flushed", f->dir);
+    assert_int_equal(f->kv->ops->checkpoint(f->kv, copy, NULL), 0); /* writes a table */
+    f->kv->ops->pressure(f->kv, &p);
+    assert_true(p.level0_files == 1 && !p.stopped && p.delayed_rate == 0);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", copy);
+    assert_int_equal(system(cmd), 0);
+}
+
 /* One flipped bit inside the log of synced writes: an error, not a shorter store that looks whole. */
 static void test_rocksdb_damaged_log_is_not_served(void **state)
 {
@@ -478,6 +494,7 @@ int main(void)
         ROCKSDB(test_rocksdb_read_only_sees_but_never_writes),
         ROCKSDB(test_rocksdb_is_opened_once),
         ROCKSDB(test_rocksdb_checkpoint_is_a_copy),
+        ROCKSDB(test_rocksdb_says_what_holds_up_writes),
         ROCKSDB(test_rocksdb_damaged_log_is_not_served),
     };
     return cmocka_run_group_tests_name("kv", tests, NULL, NULL);
