@@ -271,11 +271,12 @@ static void rdb_pressure(struct kv *kv, struct kv_pressure *p)
     rocksdb_property_int(r->db, "rocksdb.num-running-flushes", &p->flushes);
     rocksdb_property_int(r->db, "rocksdb.num-running-compactions", &p->compactions);
     for (int f = 0; f < ROCKSDB_FAMILIES; f++) {
-        if (rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.num-files-at-level0", &n) == 0 &&
-            n > p->level0_files)
-            p->level0_files = n;
-        if (rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.estimate-pending-compaction-bytes", &n) ==
-            0)
+        char *files =
+            rocksdb_property_value_cf(r->db, r->family[f], "rocksdb.num-files-at-level0"); /* text */
+        n = files ? strtoull(files, NULL, 10) : 0;
+        p->level0_files = n > p->level0_files ? n : p->level0_files;
+        rocksdb_free(files);
+        if (!rocksdb_property_int_cf(r->db, r->family[f], "rocksdb.estimate-pending-compaction-bytes", &n))
             p->owed_bytes += n;
     }
     pthread_rwlock_unlock(&r->lock);
