@@ -187,6 +187,30 @@ static void advance(struct client_chat *ch, uint64_t to)
         ch->sync_ns = 0;
 }
 
+/* Everything up to `base` is behind us, and so are own messages that were accepted before we knew that. */
+static void base_at(struct client_chat *ch, uint64_t base)
+{
+    uint64_t above = ch->seq - base, below = base - ch->seq;
+    if (ch->seq >= base)
+        ch->ahead = above < 64 ? ch->ahead << above : 0;
+    else
+        ch->ahead = below < 64 ? ch->ahead >> below : 0;
+    ch->base_unknown = false;
+    set_seq(ch, base);
+    advance(ch, base);
+}
+
+/* The first of them stands for the place that we don't know yet. */
+static void own_before_base(struct client_chat *ch, uint64_t seq)
+{
+    if (!ch->ahead)
+        set_seq(ch, seq - 1);
+    if (seq > ch->seq && seq - ch->seq <= 64)
+        ch->ahead |= 1ull << (seq - ch->seq - 1);
+    if (ch->seen < seq)
+        ch->seen = seq;
+}
+
 static void enter_epoch(struct client_chat *ch, uint64_t epoch)
 {
     if (ch->epoch == epoch)
@@ -354,7 +378,8 @@ static void surface(struct client *c, struct client_chat *ch, const struct msg *
 {
     /* since the chat's epoch changed, the same id may stand elsewhere: sent again by who never saw `accepted`
      */
-    bool again = (ch->prev_epoch || m->epoch != ch->epoch) && io->held && io->held(io->arg, c, &m->id);
+    bool doubted = ch->prev_epoch || m->epoch != ch->epoch || m->from == c->user;
+    bool again = doubted && io->held && io->held(io->arg, c, &m->id);
     client_emit(c, io, &(struct client_effect){.type = again ? CLIENT_DUPLICATE : CLIENT_SURFACE, .m = m});
     if (m->seq > ch->seq) {
         if (!again && m->seq <= read_of(ch))
@@ -396,8 +421,7 @@ static bool find_base(struct client *c, struct client_chat *ch, const struct msg
                       const struct client_io *io)
 {
     if (!c->rebuild) {
-        ch->base_unknown = false;
-        set_seq(ch, m->seq ? m->seq - 1 : 0);
+        base_at(ch, m->seq ? m->seq - 1 : 0);
         return true;
     }
     if (!ch->sync_from || m->seq < ch->sync_from)
@@ -438,6 +462,8 @@ static void in_order(struct client *c, struct client_chat *ch, const struct msg 
         }
         if (MUTANT(DUPLICATE_SHOWN) && !(ch->prev_epoch && m->epoch == ch->prev_epoch))
             client_emit(c, io, &(struct client_effect){.type = CLIENT_SURFACE, .m = m});
+        if (!ch->epoch)
+            enter_epoch(ch, m->epoch);
         duplicate(c, ch, m, io);
         return;
     }
@@ -464,8 +490,7 @@ static void own_pushed(struct client *c, const struct msg *m, const struct clien
     struct client_chat *ch = client_orderly(c) ? get(c, m->chat, io) : NULL;
     if (!ch || !ch->base_unknown || c->rebuild)
         return;
-    ch->base_unknown = false;
-    set_seq(ch, m->seq ? m->seq - 1 : 0);
+    base_at(ch, m->seq ? m->seq - 1 : 0);
 }
 
 void chat_on_msg(struct client *c, const struct msg *m, const struct client_io *io)
@@ -494,8 +519,7 @@ void chat_on_own(struct client *c, uint64_t chat, uint64_t epoch, uint64_t seq, 
     if (!ch)
         return;
     if (ch->base_unknown) {
-        if (ch->seen < seq)
-            ch->seen = seq;
+        own_before_base(ch, seq);
         return;
     }
     if (contradicts(c, ch, epoch, seq))
@@ -523,12 +547,8 @@ void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *
     struct client_chat *ch = client_orderly(c) ? get(c, m->chat, io) : NULL;
     if (!ch)
         return;
-    if (ch->base_unknown) {
-        if (!c->rebuild) {
-            ch->base_unknown = false;
-            set_seq(ch, m->to);
-        }
-    }
+    if (ch->base_unknown && !c->rebuild)
+        base_at(ch, m->to);
     if (ch->base_unknown || m->to <= ch->seq)
         return;
     if (m->gap_from <= ch->seq + 1) {
@@ -543,9 +563,7 @@ void chat_on_gap(struct client *c, const struct msg *m, const struct client_io *
 
 static void base_found(struct client *c, struct client_chat *ch, const struct client_io *io)
 {
-    ch->base_unknown = false;
-    set_seq(ch, ch->sync_from ? ch->sync_from - 1 : ch->seen);
-    ch->ahead = 0;
+    base_at(ch, ch->sync_from ? ch->sync_from - 1 : ch->seen);
     ch->sync_ns = 0;
     if (ch->seen > ch->seq)
         ask(c, ch, io);

@@ -1017,6 +1017,40 @@ static void test_an_own_message_can_be_the_first_that_a_device_without_memory_is
     finish(&s);
 }
 
+/* It says something before it knows where the chat begins; then the log comes, with that in it. */
+static void test_what_a_device_without_memory_had_accepted_is_not_shown_to_it(void **state)
+{
+    (void)state;
+    for (unsigned rebuilds = 0; rebuilds < 2; rebuilds++) {
+        struct story s;
+        begin_as(&s, "reliable", false);
+        step(&s, (struct client_event){.type = CLIENT_CONNECTED});
+        s.c.rebuild = rebuilds;
+        welcome(&s, &(struct claim){CHAT, EPOCH, 2}, 1);
+        for (uint64_t seq = 3; seq <= 5; seq += 2) {
+            s.n = 0;
+            say(&s);
+            struct id id = first(&s, CLIENT_SUBMITTED)->id;
+            accept(&s, id, seq);
+            assert_int_equal(count(&s, CLIENT_ACCEPTED), 1);
+        }
+        s.n = 0;
+        for (uint64_t seq = 1; seq <= 6; seq++)
+            msg_of(&s, EPOCH, seq, seq == 3 || seq == 5 ? ME : 8, id_no((uint8_t)(100 + seq)));
+        if (rebuilds) {
+            hear(&s, (struct msg){.t = MSG_DONE, .re = SLICE("sync"), .chat = CHAT, .to = 6});
+            assert_int_equal(count(&s, CLIENT_SURFACE), 0); /* only noted: all is asked for in order */
+            for (uint64_t seq = 1; seq <= 6; seq++)
+                msg_of(&s, EPOCH, seq, seq == 3 || seq == 5 ? ME : 8, id_no((uint8_t)(100 + seq)));
+        }
+        assert_int_equal(count(&s, CLIENT_SURFACE), 4);
+        struct claim at;
+        assert_true(client_cursor(&s.c, CHAT, &at));
+        assert_true(at.epoch == EPOCH && at.seq == 6);
+        finish(&s);
+    }
+}
+
 static void types(struct story *s, uint64_t user, uint64_t until_us)
 {
     hear(s, (struct msg){.t = MSG_TYPING, .chat = CHAT, .user = user, .to = until_us});
@@ -1169,6 +1203,7 @@ int main(void)
         cmocka_unit_test(test_resync_against_a_server_that_serves_none_passes_holes_over),
         cmocka_unit_test(test_without_network_nothing_is_tried),
         cmocka_unit_test(test_who_waited_long_for_its_welcome_says_at_once_that_it_is_there),
+        cmocka_unit_test(test_what_a_device_without_memory_had_accepted_is_not_shown_to_it),
         cmocka_unit_test(test_an_own_message_can_be_the_first_that_a_device_without_memory_is_pushed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
