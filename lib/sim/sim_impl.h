@@ -209,7 +209,11 @@ void sim_mix(struct sim *s, uint64_t v);
 /* Of a job: which server asked, and in which of its lives. */
 static inline uint32_t server_mark(const struct sim_server *v)
 {
-    return v->incarnation << 4 | v->index;
+    return v->incarnation * SIM_NODES_MAX + v->index;
+}
+static inline struct sim_server *server_of_mark(struct sim *s, uint32_t mark)
+{
+    return &s->servers[mark % SIM_NODES_MAX];
 }
 static inline struct now sim_now(const struct sim *s, int64_t skew_us)
 {
