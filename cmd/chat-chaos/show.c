@@ -99,8 +99,11 @@ static void fault(struct buf *out, const struct scenario_fault *f)
 
 static void rest(struct buf *out, const struct scenario *s)
 {
-    buf_printf(out, "\nserver: %s%s%s%s\n", s->server_delivery, *s->server_args ? ", " : "", s->server_args,
+    buf_printf(out, "\nserver: %s%s%s%s", s->server_delivery, *s->server_args ? ", " : "", s->server_args,
                s->server_redis ? ", presence in redis" : "");
+    if (s->server_nodes > 1)
+        buf_printf(out, ", %u nodes joined by it", s->server_nodes);
+    buf_str(out, "\n");
     buf_str(out, s->faults_n ? "\nfaults\n" : "\nno faults beyond links and habits\n");
     for (uint32_t i = 0; i < s->faults_n; i++)
         fault(out, &s->faults[i]);

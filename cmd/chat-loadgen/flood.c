@@ -146,11 +146,13 @@ int flood_command(const struct opt_set *o, int *status, struct err_ctx *err)
         from_options(&c.flood, &link, o);
     rc = rc ? rc : check(&c.flood, err);
     rc = rc ? rc : loadgen_parse_url(&at, opt_string(o, "url"), err);
+    if (!rc && at.servers_n > 1)
+        rc = err_set(err, ERR_USAGE, "--url: a flood of sessions speaks to one server");
     if (!rc && link && !(rc = netem_profile_parse(&profile, link, err)))
         c.flood.link = &profile;
     if (!rc) {
-        c.server_ip = at.server_ip;
-        c.server_port = at.server_port;
+        c.server_ip = at.servers[0].ip;
+        c.server_port = at.servers[0].port;
         c.path = at.path;
         c.flood.first_chat = c.flood.first_user = clock_wall_us();
         rc = flood_run(&c, report, &j, err);

@@ -11,23 +11,28 @@
 
 #define CHAOS_LINE_MAX 512
 
-/* What is known of the server over all its incarnations. */
+/* What is known of a server, alone or one node of several, over all its incarnations. */
 struct chaos_server {
+    uint16_t port;
     pid_t pid; /* 0: down */
     bool stopped, killed_by_us;
     uint64_t restart_at, continue_at; /* monotonic ns; 0: nothing planned */
     uint32_t starts;
-    uint64_t rss_max, sessions_max;
+    uint64_t rss, sessions_max;
     double cpu_before, cpu_now;                                  /* of earlier incarnations; of this one */
     uint64_t commits_before, commits, messages_before, messages; /* likewise */
-    uint64_t usage_at, metrics_at;                               /* next samples */
 };
 
-/* What shares presence, and the forwarder in the server's way to it. */
+/* What shares presence and joins nodes, and the forwarder in each server's way to it. */
 struct chaos_redis {
-    pid_t pid, way; /* 0: down */
-    uint16_t port, way_port;
-    uint64_t restart_at, continue_at, joined_at; /* monotonic ns; 0: nothing planned */
+    pid_t pid; /* 0: down */
+    uint16_t port;
+    uint64_t restart_at, continue_at; /* monotonic ns; 0: nothing planned */
+    struct chaos_way {
+        pid_t pid;
+        uint16_t port;
+        uint64_t joined_at;
+    } way[SCENARIO_NODES_MAX];
 };
 
 struct chaos {
@@ -41,9 +46,11 @@ struct chaos {
     uint64_t link_faults, link_until[SCENARIO_FAULTS_MAX]; /* those that last, a bit each; monotonic ns */
     uint32_t addr, server_addr; /* where phones find it; where it listens, which differs behind a proxy */
     uint16_t port, server_port;
-    pid_t proxy;                         /* 0: none */
-    uint32_t toxic[SCENARIO_FAULTS_MAX]; /* number of a fault's toxic */
-    struct chaos_server server;
+    pid_t proxy;                                    /* 0: none */
+    uint32_t toxic[SCENARIO_FAULTS_MAX];            /* number of a fault's toxic */
+    struct chaos_server server[SCENARIO_NODES_MAX]; /* the first s.server_nodes */
+    uint64_t rss_max;                               /* of all together */
+    uint64_t usage_at, metrics_at;                  /* their next samples */
     struct chaos_redis redis;
     pid_t load;
     int load_status, load_err; /* load_err: read end of its stderr, -1 when closed */
@@ -65,14 +72,23 @@ struct chaos {
 extern const struct world_ops chaos_world_ops; /* chaos_world.c */
 
 /* chaos_server.c */
+/* All of them, one after the other; several: until they hear each other. */
 int chaos_server_start(struct chaos *c, struct err_ctx *ctx);
-/* Reap it if it ended, sample it, restart or continue it when that is due. */
+/* Reap those that ended, sample them, restart or continue each when that is due. */
 int chaos_server_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
-int chaos_server_kill(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
+int chaos_server_kill(struct chaos *c, uint32_t fault, struct err_ctx *ctx);
+/* What still waits to go on or to come back does so now. */
+void chaos_server_heal(struct chaos *c, uint64_t now);
+uint32_t chaos_server_down(const struct chaos *c);
 void chaos_server_stop(struct chaos *c);
+/* The sums over all of them. */
+struct report_server chaos_server_totals(const struct chaos *c);
 
 /* It was killed and reaped. */
-void chaos_server_gone(struct chaos *c);
+void chaos_server_gone(struct chaos *c, struct chaos_server *s);
+/* What belongs to one: "data", "server.log", or of several "data-2", "server-2.log". */
+void chaos_server_path(const struct chaos *c, uint32_t node, char *out, size_t size, const char *name,
+                       const char *end);
 
 /* chaos_store.c */
 int chaos_backup(struct chaos *c, struct err_ctx *ctx);
@@ -95,9 +111,9 @@ void chaos_proxy_stop(struct chaos *c);
 
 /* chaos_redis.c: each does nothing when the scenario has none */
 int chaos_redis_start(struct chaos *c, struct err_ctx *ctx);
-void chaos_redis_url(const struct chaos *c, char *out, size_t size);
+void chaos_redis_url(const struct chaos *c, uint32_t node, char *out, size_t size);
 int chaos_redis_fault(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx);
-/* End what is due, and see that both are still there. */
+/* End what is due, and see that all are still there. */
 int chaos_redis_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx);
 void chaos_redis_heal(struct chaos *c, uint64_t now);
 void chaos_redis_stop(struct chaos *c);

@@ -1,5 +1,4 @@
 /* The load generator: started beside the phones' end of the links, listened to, and its summary read. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,15 +13,27 @@
 
 #define EXIT_INCONCLUSIVE 2
 
+/* ws://ADDR:PORT/, of several nodes ws://ADDR:PORT,ADDR:PORT/ */
+static void server_url(const struct chaos *c, char *out, size_t size)
+{
+    char at[32];
+    chaos_address(at, sizeof at, c->addr, c->port);
+    size_t n = (size_t)snprintf(out, size, "ws://%s", at);
+    for (uint32_t i = 1; i < c->s.server_nodes; i++) {
+        chaos_address(at, sizeof at, c->addr, c->server[i].port);
+        n += (size_t)snprintf(out + n, size - n, ",%s", at);
+    }
+    snprintf(out + n, size - n, "/");
+}
+
 int chaos_load_start(struct chaos *c, struct err_ctx *ctx)
 {
-    char program[600], url[64], keys[600], trace[600], journal[600], json[600], log[600], seed[32],
-        store[640], sample[16];
+    char program[600], url[32 * SCENARIO_NODES_MAX], keys[600], trace[600], journal[600], json[600], log[600],
+        seed[32], store[640], sample[16];
     int rc = child_program(program, sizeof program, c->config->programs, "chat-loadgen", ctx), err_pipe[2];
     if (rc)
         return rc;
-    struct in_addr a = {.s_addr = htonl(c->addr)};
-    snprintf(url, sizeof url, "ws://%s:%u/", inet_ntoa(a), c->port);
+    server_url(c, url, sizeof url);
     snprintf(seed, sizeof seed, "%" PRIu64, c->s.seed);
     chaos_path(c, keys, sizeof keys, "keys");
     chaos_path(c, trace, sizeof trace, "trace");

@@ -1,6 +1,7 @@
-/* The Redis through which the server shares presence, when the scenario has one: a real redis-server, and a
- * forwarder in the server's way to it. Killed, it has forgotten everything; stopped, it answers nothing; cut
- * off means that the forwarder is stopped: connections stay open, nothing arrives, nobody is told. */
+/* The Redis through which servers share presence and nodes are joined, when the scenario has one: a real
+ * redis-server, and a forwarder in each server's way to it. Killed, it has forgotten everything; stopped, it
+ * answers nothing; cut off means that forwarders are stopped: connections stay open, nothing arrives, nobody
+ * is told. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -73,18 +74,27 @@ static int start_redis(struct chaos *c, struct err_ctx *ctx)
     return spawn(c, argv, &c->redis.pid, ctx);
 }
 
-static int start_forwarder(struct chaos *c, struct err_ctx *ctx)
+static void control_path(char *out, size_t size, uint32_t node)
 {
+    snprintf(out, size, "/tmp/chat-chaos-%d.redis-%u", (int)getpid(), node);
+}
+
+static int start_forwarder(struct chaos *c, uint32_t node, struct err_ctx *ctx)
+{
+    struct chaos_way *way = &c->redis.way[node];
     char program[600], listen[40], to[40], control[64];
     char *argv[] = {program, "proxy", "--listen", listen, "--to", to, "--control", control, NULL};
     int rc = child_program(program, sizeof program, c->config->programs, "chat-netem", ctx);
     if (rc)
         return rc;
-    snprintf(control, sizeof control, "/tmp/chat-chaos-%d.redis", (int)getpid());
+    control_path(control, sizeof control, node);
     unlink(control);
-    chaos_address(listen, sizeof listen, LOOPBACK, c->redis.way_port);
+    way->port = (uint16_t)(FORWARDER + node);
+    rc = c->linked ? 0 : chaos_free_port(&way->port, ctx);
+    chaos_address(listen, sizeof listen, LOOPBACK, way->port);
     chaos_address(to, sizeof to, LOOPBACK, c->redis.port);
-    return spawn(c, argv, &c->redis.way, ctx);
+    rc = rc ? rc : spawn(c, argv, &way->pid, ctx);
+    return rc ? rc : wait_listening(c, &way->pid, way->port, "chat-netem proxy", ctx);
 }
 
 int chaos_redis_start(struct chaos *c, struct err_ctx *ctx)
@@ -93,18 +103,23 @@ int chaos_redis_start(struct chaos *c, struct err_ctx *ctx)
     if (!c->s.server_redis)
         return 0;
     r->port = REDIS;
-    r->way_port = FORWARDER;
     int rc = c->linked ? 0 : chaos_free_port(&r->port, ctx);
-    rc = rc || c->linked ? rc : chaos_free_port(&r->way_port, ctx);
     rc = rc ? rc : start_redis(c, ctx);
     rc = rc ? rc : wait_listening(c, &r->pid, r->port, "redis-server (is it installed?)", ctx);
-    rc = rc ? rc : start_forwarder(c, ctx);
-    return rc ? rc : wait_listening(c, &r->way, r->way_port, "chat-netem proxy", ctx);
+    for (uint32_t i = 0; i < c->s.server_nodes && !rc; i++)
+        rc = start_forwarder(c, i, ctx);
+    return rc;
 }
 
-void chaos_redis_url(const struct chaos *c, char *out, size_t size)
+void chaos_redis_url(const struct chaos *c, uint32_t node, char *out, size_t size)
 {
-    snprintf(out, size, "redis://127.0.0.1:%u/run", c->redis.way_port);
+    snprintf(out, size, "redis://127.0.0.1:%u/run", c->redis.way[node].port);
+}
+
+static void cut(struct chaos *c, uint32_t node, uint64_t until)
+{
+    kill(c->redis.way[node].pid, SIGSTOP);
+    c->redis.way[node].joined_at = until;
 }
 
 int chaos_redis_fault(struct chaos *c, const struct scenario_fault *f, struct err_ctx *ctx)
@@ -114,8 +129,9 @@ int chaos_redis_fault(struct chaos *c, const struct scenario_fault *f, struct er
     int status;
     (void)ctx;
     if (!strcmp(f->set, "cut")) {
-        kill(r->way, SIGSTOP);
-        r->joined_at = until;
+        for (uint32_t i = 0; i < c->s.server_nodes; i++)
+            if (!f->node || i == f->node - 1)
+                cut(c, i, until);
     } else if (!strcmp(f->set, "stop")) {
         if (r->pid)
             kill(r->pid, SIGSTOP);
@@ -132,19 +148,30 @@ int chaos_redis_fault(struct chaos *c, const struct scenario_fault *f, struct er
     return 0;
 }
 
+static bool tend_way(struct chaos_way *way, uint64_t now)
+{
+    int status;
+    if (way->pid && child_ended(way->pid, &status))
+        return false;
+    if (way->joined_at && now >= way->joined_at) {
+        kill(way->pid, SIGCONT);
+        way->joined_at = 0;
+    }
+    return true;
+}
+
 int chaos_redis_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx)
 {
     struct chaos_redis *r = &c->redis;
     int status;
     if (!c->s.server_redis)
         return 0;
-    if ((r->pid && child_ended(r->pid, &status)) || (r->way && child_ended(r->way, &status)))
+    bool there = !r->pid || !child_ended(r->pid, &status);
+    for (uint32_t i = 0; i < c->s.server_nodes; i++)
+        there &= tend_way(&r->way[i], now);
+    if (!there)
         return err_set(ctx, ERR_UNAVAILABLE,
-                       "redis-server or its forwarder ended in the middle of the run (%s)", c->dir);
-    if (r->joined_at && now >= r->joined_at) {
-        kill(r->way, SIGCONT);
-        r->joined_at = 0;
-    }
+                       "redis-server or a forwarder ended in the middle of the run (%s)", c->dir);
     if (r->continue_at && now >= r->continue_at) {
         kill(r->pid, SIGCONT);
         r->continue_at = 0;
@@ -159,7 +186,8 @@ int chaos_redis_tend(struct chaos *c, uint64_t now, struct err_ctx *ctx)
 void chaos_redis_heal(struct chaos *c, uint64_t now)
 {
     struct chaos_redis *r = &c->redis;
-    r->joined_at = r->joined_at ? now : 0;
+    for (uint32_t i = 0; i < c->s.server_nodes; i++)
+        r->way[i].joined_at = r->way[i].joined_at ? now : 0;
     r->continue_at = r->continue_at ? now : 0;
     r->restart_at = r->restart_at ? now : 0;
 }
@@ -177,8 +205,10 @@ static void stop(pid_t *pid)
 void chaos_redis_stop(struct chaos *c)
 {
     char control[64];
-    stop(&c->redis.way);
+    for (uint32_t i = 0; i < c->s.server_nodes && c->s.server_redis; i++) {
+        stop(&c->redis.way[i].pid);
+        control_path(control, sizeof control, i);
+        unlink(control);
+    }
     stop(&c->redis.pid);
-    snprintf(control, sizeof control, "/tmp/chat-chaos-%d.redis", (int)getpid());
-    unlink(control);
 }

@@ -126,11 +126,11 @@ static int damage(const char *dir, const char *how, struct err_ctx *ctx)
 static void kill_now(struct chaos *c)
 {
     int status;
-    if (!c->server.pid)
+    if (!c->server[0].pid)
         return;
-    kill(c->server.pid, SIGKILL);
-    child_wait(c->server.pid, NS_PER_S * 5, &status, NULL);
-    chaos_server_gone(c);
+    kill(c->server[0].pid, SIGKILL);
+    child_wait(c->server[0].pid, NS_PER_S * 5, &status, NULL);
+    chaos_server_gone(c, &c->server[0]);
 }
 
 /* What its operator sees: the server says whether it starts. It stays down until the store is put back. */
@@ -139,7 +139,7 @@ int chaos_corrupt(struct chaos *c, const struct scenario_fault *f, struct err_ct
     char dir[600], program[600], verify[] = "verify";
     int status = 0;
     kill_now(c);
-    c->server.restart_at = 0;
+    c->server[0].restart_at = 0;
     chaos_path(c, dir, sizeof dir, "data/store");
     int rc = damage(dir, f->set, ctx);
     rc = rc ? rc : child_program(program, sizeof program, c->config->programs, "chatd-server", ctx);
@@ -176,7 +176,7 @@ int chaos_restore(struct chaos *c, const struct scenario_fault *f, struct err_ct
     chaos_path(c, data, sizeof data, "data");
     chaos_path(c, keys, sizeof keys, "keys");
     chaos_path(c, store, sizeof store, "data/store");
-    snprintf(lost, sizeof lost, "%s/lost-%u", c->dir, c->server.starts);
+    snprintf(lost, sizeof lost, "%s/lost-%u", c->dir, c->server[0].starts);
     snprintf(from, sizeof from, "%s/backup-%u", c->dir, c->backups);
     int rc = rename(store, lost) ? err_errno(ctx, "%s", store) : 0;
     if (!rc && (!f->set[0] || strcmp(f->set, "restore") == 0)) {
@@ -186,6 +186,6 @@ int chaos_restore(struct chaos *c, const struct scenario_fault *f, struct err_ct
     } else if (!rc) {
         rc = put_back_by_hand(c, strcmp(f->set, "blind") == 0, ctx);
     }
-    c->server.restart_at = clock_mono_ns() + (f->restart ? f->restart : NS_PER_S);
+    c->server[0].restart_at = clock_mono_ns() + (f->restart ? f->restart : NS_PER_S);
     return rc;
 }

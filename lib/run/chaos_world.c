@@ -38,7 +38,7 @@ static void tell(struct chaos *c, uint64_t now)
     else
         snprintf(text, sizeof text, "%s%s%s: %s, %.0f of %.0f s%s", c->s.name, *c->s.variant ? " / " : "",
                  c->s.variant, phases[c->phase], (double)(now - c->t0) / 1e9, (double)c->s.duration / 1e9,
-                 c->server.pid ? "" : ", server down");
+                 chaos_server_down(c) ? ", server down" : "");
     c->config->progress(c->config->arg, text);
 }
 
@@ -59,8 +59,13 @@ static int tick(struct chaos *c, uint64_t ns, struct err_ctx *ctx)
 
 static int make_folders(struct chaos *c, struct err_ctx *ctx)
 {
-    static const char *const names[] = {"data", "trace", "journal"};
+    static const char *const names[] = {"trace", "journal"};
     char path[600];
+    for (uint32_t i = 0; i < c->s.server_nodes; i++) {
+        chaos_server_path(c, i, path, sizeof path, "data", "");
+        if (mkdir(path, 0755) && errno != EEXIST)
+            return err_errno(ctx, "%s", path);
+    }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         chaos_path(c, path, sizeof path, names[i]);
         if (mkdir(path, 0755) && errno != EEXIST)
@@ -124,7 +129,7 @@ static int fault(struct world *w, uint32_t index, struct err_ctx *ctx)
     chaos_event(c, HOP_RUN_FAULT, index);
     switch (f->what) {
     case FAULT_KILL_SERVER:
-        return chaos_server_kill(c, f, ctx);
+        return chaos_server_kill(c, index, ctx);
     case FAULT_BLACKOUT:
     case FAULT_LINK:
     case FAULT_DETACH:
@@ -152,10 +157,7 @@ static int heal(struct world *w, struct err_ctx *ctx)
     struct chaos *c = (struct chaos *)w;
     uint64_t now = clock_mono_ns();
     chaos_event(c, HOP_RUN_PHASE, PHASE_HEAL);
-    if (c->server.continue_at || c->server.stopped)
-        c->server.continue_at = now;
-    if (c->server.restart_at)
-        c->server.restart_at = now;
+    chaos_server_heal(c, now);
     for (uint32_t i = 0; i < c->s.faults_n; i++)
         c->link_until[i] = now;
     chaos_redis_heal(c, now);
@@ -220,15 +222,10 @@ static int report(struct world *w, struct judge_facts *facts, struct err_ctx *ct
         doubt(c, "the journals can't be judged", &why);
     if (c->doubt[0])
         snprintf(facts->doubt, sizeof facts->doubt, "%s", c->doubt);
-    judge_set(&facts->run, METRIC_SERVER_RSS_BYTES, (double)c->server.rss_max);
-    judge_set(&facts->run, METRIC_SERVER_STARTS, c->server.starts);
-    c->out->server_known = c->server.starts > 0;
-    c->out->server = (struct report_server){.rss_bytes_max = c->server.rss_max,
-                                            .sessions_max = c->server.sessions_max,
-                                            .commits = c->server.commits_before,
-                                            .messages = c->server.messages_before,
-                                            .cpu_s = c->server.cpu_before,
-                                            .starts = c->server.starts};
+    c->out->server = chaos_server_totals(c);
+    c->out->server_known = c->out->server.starts > 0;
+    judge_set(&facts->run, METRIC_SERVER_RSS_BYTES, (double)c->out->server.rss_bytes_max);
+    judge_set(&facts->run, METRIC_SERVER_STARTS, (double)c->out->server.starts);
     return rc;
 }
 

@@ -28,6 +28,7 @@ struct loadgen {
     ev_prepare before;
     ev_signal on_int, on_term;
     bool interrupted;
+    uint64_t phones, connects;
 };
 
 struct load_socket {
@@ -71,6 +72,12 @@ static void on_close(void *arg, int code, enum reason reason, int sys_errno)
     free(s); /* the phone has let go of it */
 }
 
+static const struct loadgen_server *next_server(struct loadgen *g)
+{
+    uint64_t turn = g->connects++, n = g->cfg->servers_n;
+    return &g->cfg->servers[n == 1 ? 0 : turn < g->phones ? turn % n : rng_below(&g->rng, n)];
+}
+
 static int world_connect(void *arg, uint32_t source, struct load_phone *p, struct load_socket **out,
                          struct err_ctx *ctx)
 {
@@ -80,9 +87,10 @@ static int world_connect(void *arg, uint32_t source, struct load_phone *p, struc
     if (!s)
         return err_set(ctx, ERR_NOMEM, "no memory for a socket");
     *s = (struct load_socket){.g = g, .phone = p};
+    const struct loadgen_server *to = next_server(g);
     struct ws_client_config c = {.loop = g->loop,
-                                 .server_ip = g->cfg->server_ip,
-                                 .server_port = g->cfg->server_port,
+                                 .server_ip = to->ip,
+                                 .server_port = to->port,
                                  .source_ip = source,
                                  .path = g->cfg->path,
                                  .subprotocol = "chat.v1",
@@ -242,18 +250,34 @@ static void watch(struct loadgen *g)
         ev_timer_start(g->loop, &g->progress);
 }
 
-int loadgen_parse_url(struct loadgen_config *c, const char *url, struct err_ctx *ctx)
+/* "IP:PORT", up to a comma, a slash or the end, which is returned; NULL: it is none. */
+static const char *take_server(struct loadgen_server *out, const char *text)
 {
     char host[64] = "";
     unsigned port = 0;
+    int n = 0;
     struct in_addr a;
-    const char *rest = strncmp(url, "ws://", 5) ? NULL : url + 5, *slash = rest ? strchr(rest, '/') : NULL;
-    if (!rest || sscanf(rest, "%63[^:/]:%u", host, &port) != 2 || !port || port > 65535 ||
-        inet_pton(AF_INET, strcmp(host, "localhost") ? host : "127.0.0.1", &a) != 1)
-        return err_set(ctx, ERR_USAGE, "--url '%s': ws://IP:PORT/ is wanted", url);
-    c->server_ip = ntohl(a.s_addr);
-    c->server_port = (uint16_t)port;
-    c->path = slash ? slash : "/";
+    if (sscanf(text, "%63[^:/,]:%5u%n", host, &port, &n) != 2 || !port || port > 65535 ||
+        !strchr(",/", text[n]) || inet_pton(AF_INET, strcmp(host, "localhost") ? host : "127.0.0.1", &a) != 1)
+        return NULL;
+    *out = (struct loadgen_server){ntohl(a.s_addr), (uint16_t)port};
+    return text + n;
+}
+
+int loadgen_parse_url(struct loadgen_config *c, const char *url, struct err_ctx *ctx)
+{
+    const char *at = strncmp(url, "ws://", 5) ? NULL : url + 5;
+    bool good = at != NULL;
+    c->servers_n = 0;
+    do {
+        good =
+            good && c->servers_n < LOADGEN_SERVERS_MAX && (at = take_server(&c->servers[c->servers_n++], at));
+    } while (good && *at++ == ',');
+    if (!good)
+        return err_set(ctx, ERR_USAGE,
+                       "--url '%s': ws://IP:PORT/ is wanted, or ws://IP:PORT,IP:PORT/ for at most %d nodes",
+                       url, LOADGEN_SERVERS_MAX);
+    c->path = at[-1] == '/' ? at - 1 : "/";
     return 0;
 }
 
@@ -313,6 +337,8 @@ int loadgen_run(const struct loadgen_config *c,
         return err_set(ctx, ERR_LIMIT, "cannot make an event loop: %s", strerror(errno));
     signal(SIGPIPE, SIG_IGN);
     rng_seed_stream(&g.rng, c->load.seed, UINT64_MAX); /* masks and keys: apart from all phones */
+    for (uint32_t i = 0; i < c->load.populations_n; i++)
+        g.phones += c->load.populations[i].clients;
     int rc = start(&g, &trace, ctx);
     if (!rc) {
         watch(&g);

@@ -10,7 +10,7 @@
 #include "util/clock.h"
 #include "util/log.h"
 
-#define READ_TURN   64
+#define READ_TURN 64
 /* More would weigh so much that the kernel gives it a core, and all others together the other one. */
 #define COMMIT_NICE (-3)
 /* When several requests come during one commit, the next one waits until this long after the last one began:

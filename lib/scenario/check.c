@@ -197,6 +197,29 @@ static int check_load(struct place *at, struct scenario *s)
     return 0;
 }
 
+/* "server", or one of several nodes: "server-2". */
+static int check_server_target(struct place *at, const struct scenario *s, struct scenario_fault *f)
+{
+    unsigned node = 0;
+    char end = 0;
+    if (!f->target[0])
+        memcpy(f->target, "server", sizeof "server");
+    if (strcmp(f->target, "server") == 0)
+        return 0;
+    if (sscanf(f->target, "server-%u%c", &node, &end) != 1 || !node || node > s->server_nodes)
+        return s->server_nodes > 1
+                   ? scenario_error(at, ERR_INVALID, "must be \"server\", or \"server-1\" to \"server-%u\"",
+                                    s->server_nodes)
+                   : scenario_error(at, ERR_INVALID, "must be \"server\"");
+    bool one = f->what == FAULT_KILL_SERVER || f->what == FAULT_POWER_CUT || f->what == FAULT_DISK_FULL ||
+               f->what == FAULT_SYNC_FAILS || (f->what == FAULT_REDIS && strcmp(f->set, "cut") == 0);
+    if (!one)
+        return scenario_error(at, ERR_INVALID, "%s%s%s concerns all nodes, not %s", fault_name(f->what),
+                              f->set[0] ? " " : "", f->set, f->target);
+    f->node = node;
+    return 0;
+}
+
 static bool one_of(const char *word, const char *const *list)
 {
     while (*list && strcmp(*list, word) != 0)
@@ -222,6 +245,11 @@ static int check_store_fault(struct place *at, const struct scenario *s, const s
         return scenario_error(at, ERR_INVALID, "there is none: server.redis is not true");
     if (f->what == FAULT_CORRUPT && !one_of(f->set, damages))
         return scenario_error(at, ERR_INVALID, "set: must be truncate, flip, missing-sst or torn-wal");
+    bool alone = f->what == FAULT_TOXIC || f->what == FAULT_BACKUP || f->what == FAULT_RESTORE ||
+                 f->what == FAULT_CORRUPT;
+    if (alone && s->server_nodes > 1)
+        return scenario_error(at, ERR_INVALID, "%s is for one server, and server.nodes is %u",
+                              fault_name(f->what), s->server_nodes);
     return 0;
 }
 
@@ -234,6 +262,7 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
             return scenario_error(at, ERR_INVALID, "name: '%s' is used twice", f->name);
     }
     scenario_enter(at, "target");
+    int rc = 0;
     switch (f->what) {
     case FAULT_KILL_SOCKET:
     case FAULT_NETWORK_CHANGE: {
@@ -270,12 +299,9 @@ static int check_fault(struct place *at, const struct scenario *s, struct scenar
     case FAULT_BACKUP:
     case FAULT_CORRUPT:
     case FAULT_REDIS:
-        if (!f->target[0])
-            memcpy(f->target, "server", sizeof "server");
-        if (strcmp(f->target, "server") != 0)
-            return scenario_error(at, ERR_INVALID, "must be \"server\"");
+        rc = check_server_target(at, s, f);
     }
-    return check_store_fault(at, s, f);
+    return rc ? rc : check_store_fault(at, s, f);
 }
 
 static int check_faults(struct place *at, struct scenario *s)
@@ -306,6 +332,27 @@ static int check_expect(struct place *at, const struct scenario *s)
     return 0;
 }
 
+static int check_nodes(struct place *at, const struct scenario *s)
+{
+    size_t mark = scenario_enter(at, "server.nodes");
+    if (!s->server_nodes || s->server_nodes > SCENARIO_NODES_MAX)
+        return scenario_error(at, ERR_RANGE, "must lie in 1..%d", SCENARIO_NODES_MAX);
+    if (s->server_nodes > 1 && !s->server_redis)
+        return scenario_error(at, ERR_INVALID,
+                              "several nodes are joined by a Redis: server.redis must be true");
+    if (s->server_nodes > 1 && strcmp(s->server_delivery, "reliable") != 0)
+        return scenario_error(at, ERR_INVALID,
+                              "several nodes deliver reliably only, and server.delivery is %s",
+                              s->server_delivery);
+    if (s->server_nodes > 1 && (strstr(s->server_args, "--bus ") || strstr(s->server_args, "--node")))
+        return scenario_error(at, ERR_INVALID,
+                              "--bus, --node and --nodes follow from it; server.args repeats them");
+    if (s->server_nodes > 1 && s->load[0].flood.on)
+        return scenario_error(at, ERR_INVALID, "a flood speaks to one node");
+    scenario_leave(at, mark);
+    return 0;
+}
+
 int scenario_check(struct place *at, struct scenario *s)
 {
     static const char *const fixes[] = {"retry", "durable", "ack", "resync", NULL};
@@ -315,6 +362,7 @@ int scenario_check(struct place *at, struct scenario *s)
         return scenario_error(at, ERR_RANGE, "duration: must be more than 0");
     int rc = check_links(at, s);
     rc = rc ? rc : check_load(at, s);
+    rc = rc ? rc : check_nodes(at, s);
     rc = rc ? rc : check_faults(at, s);
     if (rc)
         return rc;

@@ -47,8 +47,9 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
         snprintf(share, sizeof share, "%.4g%% of ", f->share_ppm / 1e4);
     switch (f->what) {
     case FAULT_KILL_SERVER:
-        snprintf(out, size, "kill-server with signal %d, %s%s", f->signal,
-                 f->restart ? "again after " : "for good", f->restart ? span : "");
+        snprintf(out, size, "kill-server%s%s with signal %d, %s%s", f->node ? " " : "",
+                 f->node ? f->target : "", f->signal, f->restart ? "again after " : "for good",
+                 f->restart ? span : "");
         break;
     case FAULT_BLACKOUT:
     case FAULT_DETACH:
@@ -68,7 +69,8 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
         break;
     case FAULT_POWER_CUT:
     case FAULT_SYNC_FAILS:
-        snprintf(out, size, "%s, again after %s", names[f->what], span);
+        snprintf(out, size, "%s%s%s, again after %s", names[f->what], f->node ? " of " : "",
+                 f->node ? f->target : "", span);
         break;
     case FAULT_RESTORE:
         snprintf(out, size, "the store is put back to %s%s%s%s",
@@ -82,10 +84,11 @@ void fault_describe(char *out, size_t size, const struct scenario_fault *f)
         snprintf(out, size, "the store is damaged (%s)", f->set);
         break;
     case FAULT_REDIS:
-        snprintf(out, size, "redis: %s, for %s", f->set, span);
+        snprintf(out, size, "redis: %s%s%s, for %s", f->set, f->node ? " from " : "",
+                 f->node ? f->target : "", span);
         break;
     case FAULT_DISK_FULL:
-        snprintf(out, size, "disk full for %s", span);
+        snprintf(out, size, "disk%s%s full for %s", f->node ? " of " : "", f->node ? f->target : "", span);
         break;
     case FAULT_CLOCK_JUMP:
         snprintf(out, size, "clock of the %s jumps %s by %s", f->target, f->by < 0 ? "back" : "ahead", span);

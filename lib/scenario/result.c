@@ -48,6 +48,13 @@ static bool is_empty(const char *dir)
     return names <= 2;
 }
 
+static int remove_old(const char *dir, const char *name, struct err_ctx *ctx)
+{
+    char old[600];
+    snprintf(old, sizeof old, "%s/%s", dir, name);
+    return nftw(old, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT ? err_errno(ctx, "%s", old) : 0;
+}
+
 /* A new or empty folder, or one of our own, whose old results are removed. Anybody else's is refused. */
 int result_folder(const char *dir, struct err_ctx *ctx)
 {
@@ -62,12 +69,17 @@ int result_folder(const char *dir, struct err_ctx *ctx)
     if (access(path, F_OK) && !is_empty(dir))
         return err_set(ctx, ERR_EXISTS, "%s: is no folder of chat-chaos and not empty; name another --report",
                        dir);
-    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
-        char old[600];
-        snprintf(old, sizeof old, "%s/%s", dir, ours[i]);
-        if (nftw(old, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
-            return err_errno(ctx, "%s", old);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours && !rc; i++)
+        rc = remove_old(dir, ours[i], ctx);
+    for (int node = 1; node <= SCENARIO_NODES_MAX && !rc; node++) {
+        char data[16], log[24];
+        snprintf(data, sizeof data, "data-%d", node);
+        snprintf(log, sizeof log, "server-%d.log", node);
+        rc = remove_old(dir, data, ctx);
+        rc = rc ? rc : remove_old(dir, log, ctx);
     }
+    if (rc)
+        return rc;
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
         return err_errno(ctx, "%s", path);

@@ -302,9 +302,9 @@ static int read_redis(struct place *at, void *out, const json_t *v)
 
 static int read_server(struct place *at, void *out, const json_t *v)
 {
-    static const struct field fields[] = {TEXT(scenario, "delivery", server_delivery),
-                                          TEXT(scenario, "args", server_args),
-                                          CUSTOM("redis", false, read_redis), FIELDS_END};
+    static const struct field fields[] = {
+        TEXT(scenario, "delivery", server_delivery), TEXT(scenario, "args", server_args),
+        CUSTOM("redis", false, read_redis), NUMBER(scenario, "nodes", FIELD_U32, server_nodes), FIELDS_END};
     return scenario_read_object(at, v, fields, NULL, out);
 }
 
@@ -370,6 +370,7 @@ int scenario_read(struct place *at, const json_t *root, struct scenario *s)
     s->seed = 1;
     s->drain = 60 * NS_PER_S;
     s->send_lag_max = 250 * NS_PER_MS;
+    s->server_nodes = 1;
     memcpy(s->server_delivery, "reliable", sizeof "reliable");
     return scenario_read_object(at, root, fields, NULL, s);
 }

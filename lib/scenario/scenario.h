@@ -22,6 +22,7 @@
 #define SCENARIO_FAULTS_MAX      64
 #define SCENARIO_EXPECT_MAX      64
 #define SCENARIO_VARIANTS_MAX    32
+#define SCENARIO_NODES_MAX       16
 #define SCENARIO_NAME            32
 
 struct scenario_link {
@@ -98,8 +99,8 @@ enum fault_do {
     FAULT_BACKUP,  /* a backup is made, beside the running server */
     FAULT_CORRUPT, /* the server dies and its store is damaged, `set`: truncate, flip, missing-sst, torn-wal.
                       In the simulated world the store is gone, however. A restore follows */
-    FAULT_REDIS,   /* what shares presence fails, `set`: kill (it forgets all), stop (SIGSTOP), cut (nothing
-                      arrives,   nobody is told); it is back after `for` */
+    FAULT_REDIS, /* what shares presence and joins nodes fails, `set`: kill (it forgets all), stop (SIGSTOP),
+                    cut (nothing arrives,   nobody is told); it is back after `for` */
     FAULT_DO_COUNT
 };
 
@@ -107,8 +108,10 @@ struct scenario_fault {
     char name[SCENARIO_NAME]; /* default "fault-<index>" */
     uint64_t at;              /* ns after the load began */
     enum fault_do what;
-    /* population (kill-socket, network-change), link or "*" (blackout, link, detach), "server" (toxic too) */
+    /* population (kill-socket, network-change), link or "*" (blackout, link, detach), "server" (toxic too),
+     * or one of several: "server-2" (kill-server, power-cut, disk-full, sync-fails, redis cut) */
     char target[SCENARIO_NAME];
+    uint32_t node;      /* 2 of "server-2"; 0: none is named, so one is drawn (redis: it concerns all) */
     uint32_t share_ppm; /* of the target's clients (not for link); default all */
     bool mid_frame;     /* kill-socket: "when": "mid-frame" */
     int signal;         /* kill-server: "KILL" (default), "TERM", "STOP"... */
@@ -127,6 +130,7 @@ struct scenario {
     char server_delivery[64];       /* "reliable", "legacy", "legacy+retry+durable+ack+resync" (any subset) */
     char server_args[512];          /* further flags for chatd-server: "server.args" */
     bool server_redis;              /* "server.redis": presence is shared through one */
+    uint32_t server_nodes;          /* "server.nodes": so many processes, joined by that Redis; default 1 */
     struct scenario_link links[SCENARIO_LINKS_MAX];
     struct scenario_population load[SCENARIO_POPULATIONS_MAX];
     struct scenario_fault faults[SCENARIO_FAULTS_MAX];

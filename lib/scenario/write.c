@@ -160,6 +160,8 @@ static void write_server(struct buf *out, const struct scenario *s)
     }
     if (s->server_redis)
         buf_str(out, ", \"redis\": true");
+    if (s->server_nodes > 1)
+        buf_printf(out, ", \"nodes\": %" PRIu32, s->server_nodes);
     buf_str(out, " },\n  \"links\": {");
     for (uint32_t i = 0; i < s->links_n; i++) {
         buf_printf(out, "%s\n    \"%s\": { ", i ? "," : "", s->links[i].name);

@@ -195,6 +195,11 @@ static void restore(struct sim *s, uint32_t index)
 
 /* ---- all of them ---- */
 
+static struct sim_server *one_server(struct sim *s, const struct scenario_fault *f)
+{
+    return f->node ? &s->servers[f->node - 1] : server_some(s);
+}
+
 int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
 {
     const struct scenario_fault *f = &s->s->faults[index];
@@ -202,7 +207,7 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     watch_note(s, fault_name(f->what), index);
     switch (f->what) {
     case FAULT_KILL_SERVER:
-        server_kill(server_some(s), f->signal, again);
+        server_kill(one_server(s, f), f->signal, again);
         break;
     case FAULT_BLACKOUT:
     case FAULT_LINK:
@@ -212,16 +217,16 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
     case FAULT_NETWORK_CHANGE:
         break;
     case FAULT_POWER_CUT:
-        server_power_cut(server_some(s), again);
+        server_power_cut(one_server(s, f), again);
         break;
     case FAULT_RESTORE:
         restore(s, index);
         break;
     case FAULT_DISK_FULL:
-        server_some(s)->full_until_ns = s->now_ns + f->duration;
+        one_server(s, f)->full_until_ns = s->now_ns + f->duration;
         break;
     case FAULT_SYNC_FAILS:
-        server_some(s)->sync_fails = true;
+        one_server(s, f)->sync_fails = true;
         break;
     case FAULT_CLOCK_JUMP:
         *(strcmp(f->target, "server") ? &s->phones_skew_us : &s->server_skew_us) += f->by / 1000;
@@ -237,7 +242,7 @@ int faults_do(struct sim *s, uint32_t index, struct err_ctx *ctx)
         break;
     case FAULT_REDIS:
         s->link_faults |= 1ull << index;
-        nodes_redis(s, f->set, true);
+        nodes_redis(s, f, true);
         sim_plan(s, s->now_ns + f->duration, SIM_FAULT_ENDS, NULL, index);
         break;
     case FAULT_TOXIC: /* faults_check refused it */
@@ -253,7 +258,7 @@ int faults_end(struct sim *s, uint32_t index, struct err_ctx *ctx)
     bool lasts = s->link_faults >> index & 1;
     if (lasts && f->what == FAULT_REDIS) {
         s->link_faults &= ~(1ull << index);
-        nodes_redis(s, f->set, false);
+        nodes_redis(s, f, false);
         return 0;
     }
     return lasts && (f->what == FAULT_LINK || f->what == FAULT_DETACH) ? link_fault(s, index, false, ctx) : 0;

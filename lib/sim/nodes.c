@@ -64,10 +64,34 @@ void nodes_shared_due(struct sim *s, uint64_t at_ns)
     shared_mem_deliver(s->shared);
 }
 
-void nodes_redis(struct sim *s, const char *how, bool begins)
+/* Where Redis is the bus, too (server.nodes), what keeps it from a node keeps all others from it. */
+static void join_who_can(struct sim *s)
 {
+    if (!s->bus || s->s->server_nodes < 2)
+        return;
+    for (uint16_t i = 0; i < s->nodes; i++)
+        bus_mem_cut(s->bus, i, BUS_ALL, false);
+    for (uint16_t i = 0; i < s->nodes; i++)
+        if (s->shared_faults || s->servers[i].cuts)
+            bus_mem_cut(s->bus, i, BUS_ALL, true);
+}
+
+static void redis_of_one(struct sim_server *v, bool begins)
+{
+    v->cuts += begins ? 1 : v->cuts ? -1u : 0;
+    shared_mem_hold(v->sim->shared, v->index, v->cuts != 0);
+    join_who_can(v->sim);
+}
+
+void nodes_redis(struct sim *s, const struct scenario_fault *f, bool begins)
+{
+    const char *how = f->set;
     if (!s->shared)
         return;
+    if (f->node) {
+        redis_of_one(&s->servers[f->node - 1], begins);
+        return;
+    }
     s->shared_faults += begins ? 1 : s->shared_faults ? -1u : 0;
     shared_now(s);
     if (!s->shared_faults)
@@ -76,6 +100,7 @@ void nodes_redis(struct sim *s, const char *how, bool begins)
         shared_mem_set(s->shared, !strcmp(how, "kill")   ? SHARED_MEM_KILLED
                                   : !strcmp(how, "stop") ? SHARED_MEM_FROZEN
                                                          : SHARED_MEM_CUT);
+    join_who_can(s);
 }
 
 void nodes_unplug(struct sim_server *v)

@@ -380,7 +380,7 @@ static void commit_done(struct sim_server *v, struct commit_job *job)
 
 void server_done(struct sim *s, const struct sim_event *e)
 {
-    struct sim_server *v = &s->servers[e->a & 3];
+    struct sim_server *v = server_of_mark(s, e->a);
     if (e->a != server_mark(v)) { /* whoever asked is dead; a commit's memory went with the node */
         if (e->kind == SIM_READ)
             read_job_free(e->p);

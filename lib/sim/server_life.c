@@ -53,7 +53,7 @@ static int take_args(struct sim *s, struct err_ctx *ctx)
                 "--receipts-each N, "
                 "--queue SIZE, --rate N, --burst N, --fanout MODE, --presence current|legacy, for the time "
                 "of an "
-                "fsync --disk TIME, and for up to 4 nodes --nodes N, --bus-drop PARTS-PER-MILLION, "
+                "fsync --disk TIME, and for up to 16 nodes --nodes N, --bus-drop PARTS-PER-MILLION, "
                 "--cut-every TIME, "
                 "--cut-for TIME",
                 s->s->path, w);
@@ -82,7 +82,7 @@ int server_init(struct sim *s, struct err_ctx *ctx)
 {
     s->limits = node_limits_default();
     s->disk_ns = DISK_NS;
-    s->nodes = 1;
+    s->nodes = s->s->server_nodes > 1 ? (uint16_t)s->s->server_nodes : 1;
     int rc = delivery_parse(&s->features, s->s->server_delivery, ctx);
     rc = rc ? rc : take_args(s, ctx);
     if (!rc && s->nodes > 1 && s->features != DELIVERY_RELIABLE)

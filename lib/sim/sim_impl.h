@@ -109,7 +109,7 @@ struct sim_packet {
     struct stream_packet p;
 };
 
-#define SIM_NODES_MAX 4u
+#define SIM_NODES_MAX SCENARIO_NODES_MAX
 struct sim_server {
     struct sim *sim;
     uint16_t index;
@@ -124,6 +124,7 @@ struct sim_server {
     uint32_t incarnation, conns;
     bool told_to_stop; /* SIGTERM has come, perhaps while it was stopped */
     bool armed;        /* the disk was told to fail */
+    uint32_t cuts;     /* faults that last and keep Redis from this node alone */
     bool sync_fails;   /* the next write */
     uint64_t full_until_ns;
     char keys_dir[64]; /* where the mark is kept; "": none is */
@@ -154,7 +155,7 @@ struct sim {
     struct sim_packet *spare;
     uint64_t conns_made;
     struct buf text; /* several objects as one frame */
-    /* server.c: the nodes, one unless server.args say more */
+    /* server.c: the nodes, one unless server.nodes or server.args say more */
     struct sim_server servers[SIM_NODES_MAX];
     uint16_t nodes;
     unsigned features;
@@ -208,7 +209,11 @@ void sim_mix(struct sim *s, uint64_t v);
 /* Of a job: which server asked, and in which of its lives. */
 static inline uint32_t server_mark(const struct sim_server *v)
 {
-    return v->incarnation << 2 | v->index;
+    return v->incarnation * SIM_NODES_MAX + v->index;
+}
+static inline struct sim_server *server_of_mark(struct sim *s, uint32_t mark)
+{
+    return &s->servers[mark % SIM_NODES_MAX];
 }
 static inline struct now sim_now(const struct sim *s, int64_t skew_us)
 {
@@ -290,7 +295,7 @@ void nodes_freeze(struct sim_server *v, bool frozen);
 void nodes_unplug(struct sim_server *v);
 void nodes_order(struct sim_server *v, const struct shared_order *o);
 void nodes_shared_due(struct sim *s, uint64_t at_ns);
-void nodes_redis(struct sim *s, const char *how, bool begins);
+void nodes_redis(struct sim *s, const struct scenario_fault *f, bool begins);
 
 /* faults.c */
 int faults_check(struct sim *s, struct err_ctx *ctx);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "scenario/scenario.h"
+#include "util/buf.h"
 #include "util/clock.h"
 
 static char path[64];
@@ -48,6 +49,7 @@ static void test_defaults_are_filled_in(void **state)
     assert_int_equal(s.load[0].body_max, 200);
     assert_int_equal(s.duration, 40 * NS_PER_S);
     assert_int_equal(s.drain, 60 * NS_PER_S);
+    assert_int_equal(s.server_nodes, 1);
 }
 
 static void test_faults_of_links_lie_over_the_profile_while_they_last(void **state)
@@ -110,6 +112,86 @@ static void test_everything_is_read(void **state)
     assert_string_equal(s.faults[1].target, "server");
     assert_int_equal(s.faults[2].duration, 2 * NS_PER_S);
     assert_string_equal(s.expect[0], "duplicates == 0");
+}
+
+#define NODES "\"server\": {\"redis\": true, \"nodes\": 3}, "
+
+static void test_several_nodes_are_named_by_their_numbers(void **state)
+{
+    (void)state;
+    char text[320];
+    int rc = load(HEAD NODES LOAD
+                  ", \"faults\": ["
+                  "{\"at\": \"1s\", \"do\": \"kill-server\", \"target\": \"server-3\", \"restart\": \"1s\"},"
+                  "{\"at\": \"2s\", \"do\": \"kill-server\"},"
+                  "{\"at\": \"3s\", \"do\": \"redis\", \"set\": \"kill\", \"for\": \"1s\"},"
+                  "{\"at\": \"4s\", \"do\": \"redis\", \"set\": \"cut\", \"for\": \"1s\", \"target\": "
+                  "\"server-1\"}]}",
+                  NULL);
+    assert_int_equal(rc, 0);
+    assert_int_equal(s.server_nodes, 3);
+    assert_int_equal(s.faults[0].node, 3);
+    assert_int_equal(s.faults[1].node, 0);
+    assert_int_equal(s.faults[2].node, 0);
+    assert_int_equal(s.faults[3].node, 1);
+    fault_describe(text, sizeof text, &s.faults[0]);
+    assert_string_equal(text, "kill-server server-3 with signal 9, again after 1s");
+    fault_describe(text, sizeof text, &s.faults[3]);
+    assert_string_equal(text, "redis: cut from server-1, for 1s");
+}
+
+static void test_written_and_read_back_nodes_stay(void **state)
+{
+    (void)state;
+    struct buf out = BUF_INIT(1 << 16);
+    assert_int_equal(
+        load(HEAD NODES LOAD
+             ", \"faults\": [{\"at\": \"1s\", \"do\": \"kill-server\", \"target\": \"server-2\"}]}",
+             NULL),
+        0);
+    scenario_write(&out, &s);
+    assert_int_equal(load(buf_cstr(&out), NULL), 0);
+    assert_int_equal(s.server_nodes, 3);
+    assert_int_equal(s.faults[0].node, 2);
+    buf_release(&out);
+}
+
+static void test_nodes_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    static const char *const none[] = {"0", "17"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        char text[512];
+        snprintf(text, sizeof text, HEAD "\"server\": {\"redis\": true, \"nodes\": %s}, " LOAD "}", none[i]);
+        refused(text, "server.nodes: must lie in 1..16");
+    }
+    refused(HEAD "\"server\": {\"nodes\": 2}, " LOAD "}",
+            "server.nodes: several nodes are joined by a Redis: server.redis must be true");
+    refused(HEAD "\"server\": {\"redis\": true, \"nodes\": 2, \"delivery\": \"legacy\"}, " LOAD "}",
+            "server.nodes: several nodes deliver reliably only, and server.delivery is legacy");
+    refused(HEAD "\"server\": {\"redis\": true, \"nodes\": 2, \"args\": \"--nodes 3\"}, " LOAD "}",
+            "server.nodes: --bus, --node and --nodes follow from it");
+    refused(HEAD "\"server\": {\"redis\": true, \"nodes\": 2}, \"load\": [{\"name\": \"m\", \"clients\": 20, "
+                 "\"rate\": 1, \"flood\": {}}]}",
+            "server.nodes: a flood speaks to one node");
+}
+
+static void test_faults_of_nodes_that_are_not_there_are_refused(void **state)
+{
+    (void)state;
+    refused(HEAD NODES LOAD
+            ", \"faults\": [{\"at\": \"1s\", \"do\": \"kill-server\", \"target\": \"server-4\"}]}",
+            "faults[0].target: must be \"server\", or \"server-1\" to \"server-3\"");
+    refused(HEAD NODES LOAD
+            ", \"faults\": [{\"at\": \"1s\", \"do\": \"kill-server\", \"target\": \"server-2x\"}]}",
+            "faults[0].target: must be \"server\"");
+    refused(HEAD LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"kill-server\", \"target\": \"server-2\"}]}",
+            "faults[0].target: must be \"server\"");
+    refused(HEAD NODES LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"redis\", \"set\": \"kill\", \"for\": "
+                            "\"1s\", \"target\": \"server-2\"}]}",
+            "faults[0].target: redis kill concerns all nodes, not server-2");
+    refused(HEAD NODES LOAD ", \"faults\": [{\"at\": \"1s\", \"do\": \"backup\"}]}",
+            "backup is for one server, and server.nodes is 3");
 }
 
 static void test_unknown_keys_are_refused_with_their_path(void **state)
@@ -276,6 +358,10 @@ int main(void)
         cmocka_unit_test(test_defaults_are_filled_in),
         cmocka_unit_test(test_faults_of_links_lie_over_the_profile_while_they_last),
         cmocka_unit_test(test_everything_is_read),
+        cmocka_unit_test(test_several_nodes_are_named_by_their_numbers),
+        cmocka_unit_test(test_written_and_read_back_nodes_stay),
+        cmocka_unit_test(test_nodes_that_cannot_be_are_refused),
+        cmocka_unit_test(test_faults_of_nodes_that_are_not_there_are_refused),
         cmocka_unit_test(test_unknown_keys_are_refused_with_their_path),
         cmocka_unit_test(test_values_that_make_no_sense_are_refused),
         cmocka_unit_test(test_a_variant_overrides_by_dotted_path),
