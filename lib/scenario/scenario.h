@@ -100,7 +100,7 @@ enum fault_do {
     FAULT_CORRUPT, /* the server dies and its store is damaged, `set`: truncate, flip, missing-sst, torn-wal.
                       In the simulated world the store is gone, however. A restore follows */
     FAULT_REDIS, /* what shares presence and joins nodes fails, `set`: kill (it forgets all), stop (SIGSTOP),
-                    cut (nothing arrives,   nobody is told); it is back after `for` */
+                    cut (nothing arrives, nobody is told); it is back after `for` */
     FAULT_DO_COUNT
 };
 
