@@ -353,6 +353,7 @@ static bool insert_back(struct live *l, struct live_chat *c, struct live_message
                   c->id, e->seq);
         return true;
     }
+    live_keep_receipts(l);
     live_grow((void **)&c->log, c->log_n, &c->log_cap, sizeof *c->log);
     memmove(&c->log[i + 1], &c->log[i], (c->log_n - i) * sizeof *c->log);
     c->log_n++;

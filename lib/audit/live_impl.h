@@ -115,7 +115,7 @@ void live_presence_time(struct live *l, uint64_t now_ns);
 bool live_is_strict(const struct live *l, uint64_t user, uint32_t device);
 /* live_receipts.c: does everybody see who has read what? `fail`: else it is a violation. */
 bool live_receipts_converged(struct live *l, bool fail);
-/* The log is about to lose entries: what was told of them was true. */
+/* The log is about to lose entries, or to get some back below others: what was told of it was true. */
 void live_keep_receipts(struct live *l);
 void live_forgot_receipts(struct live *l, uint64_t user);
 /* Append an entry that the store holds, with all that can be said against it. */

@@ -421,7 +421,8 @@ static void test_who_was_removed_is_sent_that_and_nothing_after(void **state)
 
 static struct story *begin_recovering(void)
 {
-    const struct live_promises all = {.log = true, .dedup = true, .resumes = true, .recovers = true};
+    const struct live_promises all = {
+        .log = true, .dedup = true, .resumes = true, .recovers = true, .receipts_each = 32};
     struct story *t = begin();
     live_free(t->live);
     t->live = live_new(&all);
@@ -483,6 +484,37 @@ static void test_what_two_restores_took_may_come_back_at_either_place(void **sta
             assert_null(live_violation(t->live));
         else
             finds(t, LIVE_RENUMBERED);
+        image->ops->close(image);
+        end(t);
+    }
+}
+
+/* 8 speaks in the new epoch while what a restore took is still away, and has therefore got all up to its own
+ * message. What comes back below that does not make a lie of who was told so. */
+static void test_what_comes_back_below_an_own_message_takes_no_receipt_back(void **state)
+{
+    (void)state;
+    for (unsigned lies = 0; lies < 2; lies++) {
+        struct story *t = begin_recovering();
+        struct kv *image;
+        assert_int_equal(kv_mem_copy(&image, t->kv, NULL), 0);
+        struct id taken = id_of(2), own = id_of(3);
+        struct entry first = entry(1, 2, 7), second = entry(1ull << 32, 3, 8);
+        live_watches(t->live, 7, 1, CHAT, true);
+        live_acks(t->live, 8, CHAT, 0);
+        live_submitted(t->live, 7, CHAT, &taken, true);
+        commit(t, &first, NULL, 0);
+        put_back(t, image);
+        live_submitted(t->live, 8, CHAT, &own, true);
+        second.epoch = EPOCH + 1;
+        commit(t, &second, NULL, 0);
+        commit(t, &first, NULL, 0); /* it is back */
+        assert_null(live_violation(t->live));
+        live_receipt(t->live, 7, 1, CHAT, 8, second.seq + lies, 0);
+        if (lies)
+            finds(t, LIVE_RECEIPT);
+        else
+            assert_null(live_violation(t->live));
         image->ops->close(image);
         end(t);
     }
@@ -553,6 +585,7 @@ int main(void)
         cmocka_unit_test(test_who_was_removed_is_sent_that_and_nothing_after),
         cmocka_unit_test(test_whose_removal_came_back_is_told_and_sent_nothing_after),
         cmocka_unit_test(test_what_two_restores_took_may_come_back_at_either_place),
+        cmocka_unit_test(test_what_comes_back_below_an_own_message_takes_no_receipt_back),
         cmocka_unit_test(test_what_is_owed_at_the_end),
     };
     return cmocka_run_group_tests_name("live", tests, NULL, NULL);
